@@ -1,5 +1,9 @@
 //! ltkmd delivers the long-term keys of mobile broadcast: one MIKEY message (LTKM) per terminal and key.
 
+pub mod delivery;
+pub mod gba;
 pub mod id;
+pub mod keys;
 pub mod secret;
+pub mod store;
 pub mod time;

@@ -52,6 +52,29 @@ impl From<&[u8]> for Secret {
     }
 }
 
+/// A secret as the store keeps it: nonce, ciphertext and tag under a data key, whose generation comes
+/// first. Opened by [`crate::store::Sealer`] alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(Box<[u8]>);
+
+impl Sealed {
+    /// Takes sealed octets over, as a record holds them.
+    pub fn from_octets(octets: &[u8]) -> Self {
+        Self(octets.into())
+    }
+
+    /// The sealed octets, for a record.
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealed(…)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,325 @@
+//! What the daemon remembers, durable before anything that relies on it is answered or sent.
+//!
+//! The trait speaks of the domain, not of rows: a *scope* of terminals is read, a pure decision changes
+//! them, and what changed is durable when [`Store::update`] returns. An engine sees to it that two updates
+//! of one terminal never overlap, that the counters of services, states and jobs follow every change in
+//! the same commit, and that secrets are sealed.
+
+mod seal;
+
+pub use seal::{SealError, Sealer};
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+
+use crate::delivery::{Delivery, State, Terminal};
+use crate::id::{BTid, JobId, MethodSet, Msisdn, ServiceId, ServiceNo, SubscriberId, TerminalKey};
+use crate::keys::{Catalogue, Msk, Service};
+use crate::time::Timestamp;
+
+/// A subscriber and what it may watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscriber {
+    /// Its IMPI.
+    pub id: SubscriberId,
+    /// Where SMS goes.
+    pub msisdn: Option<Msisdn>,
+    /// The services it is entitled to, which `open` ones need not be.
+    pub services: Vec<ServiceId>,
+}
+
+/// What a fan-out job does at each member of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum JobKind {
+    /// Brings the key.
+    KeyUpdate = 0,
+    /// Ends the registration and invalidates what it brought: the service is being deleted.
+    Retire = 1,
+}
+
+/// Whether a job still has terminals ahead of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum JobState {
+    /// Terminals are still to be reached or to answer.
+    Running = 0,
+    /// Held by its operator.
+    Paused = 1,
+    /// Ended by its operator.
+    Cancelled = 2,
+    /// Every terminal was tried and none is queued or sent.
+    Done = 3,
+}
+
+/// A fan-out job: one key to all members of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its number.
+    pub id: JobId,
+    /// What it does.
+    pub kind: JobKind,
+    /// The service.
+    pub service: ServiceNo,
+    /// The key's number; 0 for [`JobKind::Retire`].
+    pub number: u16,
+    /// Whether it runs.
+    pub state: JobState,
+    /// Members when it began: those not visited yet count as queued.
+    pub expected: u64,
+    /// The next member to visit; `None`: all were visited.
+    pub cursor: Option<TerminalKey>,
+    /// Deliveries of this job by [`State`], kept by the store with every change of one.
+    pub states: [u64; State::ALL.len()],
+    /// Deliveries of this job that were tried at least once.
+    pub sent: u64,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it became done or was cancelled.
+    pub finished: Option<Timestamp>,
+}
+
+impl Job {
+    /// A job that has visited nobody.
+    pub fn new(
+        id: JobId,
+        kind: JobKind,
+        service: ServiceNo,
+        number: u16,
+        expected: u64,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            kind,
+            service,
+            number,
+            state: JobState::Running,
+            expected,
+            cursor: Some(TerminalKey::MIN),
+            states: [0; State::ALL.len()],
+            sent: 0,
+            started: now,
+            finished: None,
+        }
+    }
+
+    /// Deliveries by state with the members still to visit among the queued.
+    pub fn progress(&self) -> [u64; State::ALL.len()] {
+        let mut states = self.states;
+        if self.cursor.is_some() && self.state != JobState::Cancelled {
+            let visited: u64 = states.iter().sum();
+            states[State::Queued as usize] += self.expected.saturating_sub(visited);
+        }
+        states
+    }
+
+    /// Becomes done once all members were visited and none is queued or sent. The store calls it with
+    /// every change of the counts.
+    pub fn settle(&mut self, now: Timestamp) {
+        let waiting = self.states[State::Queued as usize] + self.states[State::Sent as usize];
+        if self.state == JobState::Running && self.cursor.is_none() && waiting == 0 {
+            self.state = JobState::Done;
+            self.finished = Some(now);
+        }
+    }
+}
+
+/// Terminals registered for a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Members {
+    /// With UDP in their set.
+    pub udp: u64,
+    /// With HTTP in their set.
+    pub http: u64,
+    /// With SMS in their set.
+    pub sms: u64,
+    /// All of them.
+    pub total: u64,
+}
+
+/// The counters that the store keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Registered terminals by service.
+    pub members: BTreeMap<ServiceNo, Members>,
+    /// Deliveries by [`State`]; only the open states are kept exact over the life of the store.
+    pub open: [u64; State::ALL.len()],
+}
+
+/// Which terminals an update is about.
+#[derive(Debug, Clone)]
+pub enum Scope {
+    /// One terminal first, then its subscriber's other terminals that are registered or have open
+    /// deliveries. The subscriber is read too. Nothing is read when the B-TID is unknown.
+    Terminal(BTid),
+    /// A slot for each of these B-TIDs, known or not, in this order, and the subscribers named.
+    Credentials(Vec<BTid>, Vec<SubscriberId>),
+    /// Those of these terminals that exist, in this order.
+    Terminals(Vec<TerminalKey>),
+    /// These subscribers with all their terminals (terminals in no order).
+    Subscribers(Vec<SubscriberId>),
+    /// The next page of a job's members, from its cursor, at most so many. The decision runs only while
+    /// the job is [`JobState::Running`] with a cursor; the store moves the cursor in the same commit.
+    Page(JobId, usize),
+}
+
+/// What an update read and may change. Terminals and subscribers that are put in place of what was read
+/// are written; a subscriber set to `None` is deleted; a terminal whose credential is set to `None` keeps
+/// its counter. Membership, counters, due times and job counts follow by themselves.
+#[derive(Debug, Default)]
+pub struct View {
+    /// The scope's terminals.
+    pub terminals: Vec<Terminal>,
+    /// The scope's subscribers; `None` where there is none of this id.
+    pub subscribers: BTreeMap<SubscriberId, Option<Subscriber>>,
+    /// The job of [`Scope::Page`].
+    pub job: Option<Job>,
+}
+
+/// A pure decision over a view. It may run more than once (an engine retries after a conflict); only its
+/// last run counts.
+pub type Decide = Box<dyn FnMut(&mut View) + Send>;
+
+/// A change of services, keys and jobs, written as one commit with others.
+#[derive(Debug, Clone)]
+pub enum CatalogueWrite {
+    /// Puts a service in.
+    Service(Service),
+    /// Puts a key in.
+    Key(Msk),
+    /// Purges a key.
+    RemoveKey(ServiceNo, u16),
+    /// Purges a service with its keys.
+    RemoveService(ServiceNo),
+    /// Puts a job in, or changes its state; the counts that the store keeps are left alone when it exists.
+    Job(Job),
+}
+
+/// Which terminals a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct TerminalFilter {
+    /// Registered for this service; `None`: for any.
+    pub service: Option<ServiceNo>,
+    /// With one of these methods in the set; empty: with any.
+    pub methods: MethodSet,
+}
+
+/// Which deliveries a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    /// In this state.
+    pub state: Option<State>,
+    /// Of this service.
+    pub service: Option<ServiceNo>,
+    /// Of this terminal.
+    pub terminal: Option<BTid>,
+}
+
+/// Where a list goes on: the terminal's key and the place within its deliveries.
+pub type Cursor = (TerminalKey, u32);
+
+/// What keeps the store from doing its work.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be opened: who has to do what is in the text.
+    #[error("the store cannot be opened: {0}")]
+    Open(String),
+    /// Reading or writing failed: the disk is full or broken, the server is gone. Nothing was promised.
+    #[error("the store does not work: {0}")]
+    Unavailable(String),
+    /// A record that this version cannot have written.
+    #[error("the store holds a damaged record: {0}")]
+    Damaged(String),
+    /// The store is closing.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    pub fn is_retriable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+/// What a store call gives.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// An engine. Every change is durable when its future is ready with `Ok`.
+pub trait Store: Send + Sync + 'static {
+    /// Seals and opens secrets, and derives what only the store's own key can.
+    fn sealer(&self) -> &Sealer;
+
+    /// Services with their keys, as of the last write.
+    fn catalogue(&self) -> StoreFuture<'_, Catalogue>;
+
+    /// Writes services, keys and jobs in one commit.
+    fn write_catalogue(&self, writes: Vec<CatalogueWrite>) -> StoreFuture<'_, ()>;
+
+    /// One terminal as it is now; `None` when no credential of this B-TID exists.
+    fn terminal<'a>(&'a self, btid: &'a BTid) -> StoreFuture<'a, Option<Terminal>>;
+
+    /// Several terminals as they are now, those that have a credential, in the order asked for.
+    fn terminals(&self, keys: Vec<TerminalKey>) -> StoreFuture<'_, Vec<Terminal>>;
+
+    /// One subscriber with the B-TIDs of its credentials.
+    fn subscriber<'a>(&'a self, id: &'a SubscriberId) -> StoreFuture<'a, Option<(Subscriber, Vec<BTid>)>>;
+
+    /// Reads a scope, decides, and writes what changed, as one durable step. Updates of a terminal follow
+    /// one another; a decision sees every change that was decided before it.
+    fn update(&self, scope: Scope, decide: Decide) -> StoreFuture<'_, ()>;
+
+    /// Takes terminals that have something due, the earliest first, at most `limit`. Each is given out once
+    /// until a later update gives it a new due time; after a restart all that is due comes again.
+    fn take_due(&self, now: Timestamp, limit: usize) -> Vec<TerminalKey>;
+
+    /// When the earliest due time is that is known now.
+    fn next_due(&self) -> Option<Timestamp>;
+
+    /// Registered terminals in the order of their keys, those behind `after`, at most `limit`.
+    fn list_terminals(
+        &self,
+        filter: TerminalFilter,
+        after: Option<TerminalKey>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Terminal>>;
+
+    /// Deliveries, those behind `after`, at most `limit`, each with its B-TID and the cursor behind it.
+    fn list_deliveries(
+        &self,
+        filter: DeliveryFilter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<(BTid, Delivery, Cursor)>>;
+
+    /// A job as it is now.
+    fn job(&self, id: JobId) -> StoreFuture<'_, Option<Job>>;
+
+    /// All jobs, the newest first, at most `limit`.
+    fn jobs(&self, limit: usize) -> StoreFuture<'_, Vec<Job>>;
+
+    /// A number for a new job, never given out before.
+    fn new_job_id(&self) -> JobId;
+
+    /// The counters, as of the last commit.
+    fn counts(&self) -> Counts;
+
+    /// Whether the store can write now. After a failure it tries to write again.
+    fn probe(&self) -> StoreFuture<'_, ()>;
+
+    /// Durations of commits since the last call, in seconds, for the histogram; bounded.
+    fn take_commit_times(&self) -> Vec<f64>;
+
+    /// Where a B-TID's terminal is.
+    fn terminal_key(&self, btid: &BTid) -> TerminalKey {
+        self.sealer().terminal_key(btid)
+    }
+
+    /// Ends all work in order; what was promised is on disk afterwards.
+    fn close(&self) -> StoreFuture<'_, ()>;
+}
