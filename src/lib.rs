@@ -4,6 +4,7 @@ pub mod delivery;
 pub mod gba;
 pub mod id;
 pub mod keys;
+pub mod procedure;
 pub mod secret;
 pub mod store;
 pub mod time;

@@ -67,7 +67,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = i64::try_from(self.0.min(Self::MAX.0)).unwrap_or(0);
         match jiff::Timestamp::from_millisecond(millis) {
-            Ok(t) if self.0 % 1000 == 0 => write!(f, "{t:.0}"),
+            Ok(t) if self.0.is_multiple_of(1000) => write!(f, "{t:.0}"),
             Ok(t) => write!(f, "{t:.3}"),
             Err(_) => f.write_str("9999-12-31T23:59:59.999Z"),
         }

@@ -128,10 +128,10 @@ impl Terminal {
     /// in the set, else by UDP. An invalidation that is still under way would end what this brings: it stops.
     pub fn join(&mut self, service: &ServiceKeys, ctx: &mut Context<'_>, orders: &mut Vec<Order>) {
         let no = service.service.no;
-        if let Some(r) = &mut self.registration {
-            if !r.services.contains(&no) {
-                r.services.push(no);
-            }
+        if let Some(r) = &mut self.registration
+            && !r.services.contains(&no)
+        {
+            r.services.push(no);
         }
         for d in self.deliveries.iter_mut().filter(|d| d.service == no && d.kind == Kind::Invalidate) {
             if d.state.is_open() || d.state == State::Failed {
@@ -222,11 +222,12 @@ impl Terminal {
         orders: &mut Vec<Order>,
     ) {
         let no = service.service.no;
-        if let Some(d) = self.deliveries.iter_mut().find(|d| d.is(no, number, Kind::Key)) {
-            if d.state != State::Cancelled && d.state != State::Failed {
-                d.job = Some(job);
-                return;
-            }
+        if let Some(d) = self.deliveries.iter_mut().find(|d| d.is(no, number, Kind::Key))
+            && d.state != State::Cancelled
+            && d.state != State::Failed
+        {
+            d.job = Some(job);
+            return;
         }
         let i = self.begin(no, number, Kind::Key, Some(job), ctx.now);
         let past = service.key(number).is_none_or(|k| service.state(k, ctx.now) == KeyState::Past);
