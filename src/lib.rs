@@ -1,6 +1,7 @@
 //! ltkmd delivers the long-term keys of mobile broadcast: one MIKEY message (LTKM) per terminal and key.
 
 pub mod delivery;
+pub mod document;
 pub mod gba;
 pub mod id;
 pub mod keys;
