@@ -2,9 +2,11 @@
 
 pub mod delivery;
 pub mod document;
+pub mod engine;
 pub mod gba;
 pub mod id;
 pub mod keys;
+pub mod metrics;
 pub mod procedure;
 pub mod secret;
 pub mod store;
