@@ -1,12 +1,12 @@
 //! ltkmd delivers the long-term keys of mobile broadcast: one MIKEY message (LTKM) per terminal and key.
 
+pub mod cli;
+pub mod config;
 pub mod delivery;
 pub mod document;
-pub mod engine;
 pub mod gba;
 pub mod id;
 pub mod keys;
-pub mod metrics;
 pub mod procedure;
 pub mod secret;
 pub mod store;

@@ -44,8 +44,7 @@ impl Rules {
         let supported: MethodSet = types.iter().filter_map(|t| Method::from_type(*t)).collect();
         let set = supported.intersection(self.enabled());
         let sms_alone = set == MethodSet::EMPTY.with(Method::Sms);
-        let refused = set.is_empty() || (sms_alone && self.sms_alone == SmsAlone::Refuse);
-        (!refused).then_some(set)
+        (!set.is_empty() && !(sms_alone && self.sms_alone == SmsAlone::Refuse)).then_some(set)
     }
 
     /// What an unsolicited LTKM goes by: UDP or SMS, whichever of the set comes first. SMS brings only

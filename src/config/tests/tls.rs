@@ -1,0 +1,71 @@
+//! The certificate and key of the terminal-facing listener.
+
+use super::{BASE, Sandbox, assert_lines};
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    for name in ["a", "b"] {
+        let pair = rcgen::generate_simple_self_signed([format!("{name}.example")]).unwrap();
+        sandbox.write(&format!("{name}.crt"), pair.cert.pem());
+        sandbox.write(&format!("{name}.key"), pair.signing_key.serialize_pem());
+    }
+    sandbox.write("text", "no PEM at all\n");
+    sandbox
+}
+
+fn text(certificate: &str, key: &str) -> String {
+    format!("{BASE}[http.tls]\ncertificate = \"DIR/{certificate}\"\nkey = \"DIR/{key}\"\n")
+}
+
+#[test]
+fn a_certificate_with_its_key_makes_a_server() {
+    let tls = sandbox().load(&text("a.crt", "a.key")).unwrap().http.tls.unwrap();
+    assert_eq!(tls.server.alpn_protocols, [b"http/1.1"]);
+}
+
+#[test]
+fn files_that_do_not_belong_together_or_hold_something_else_are_faults() {
+    let sandbox = sandbox();
+    let faults = |certificate, key| sandbox.faults(&text(certificate, key));
+    assert_lines(&faults("a.crt", "b.key"), &["a.toml:9: http.tls.key: is not the key of the certificate"]);
+    assert_lines(
+        &faults("none", "none"),
+        &[
+            "a.toml:8: http.tls.certificate: none cannot be read",
+            "a.toml:9: http.tls.key: none cannot be read",
+        ],
+    );
+    assert_lines(
+        &faults("text", "text"),
+        &[
+            "a.toml:8: http.tls.certificate: text holds no certificate",
+            "a.toml:9: http.tls.key: text holds no private key",
+        ],
+    );
+    assert_lines(
+        &faults("a.key", "a.crt"),
+        &[
+            "a.toml:8: http.tls.certificate: a.key holds no certificate",
+            "a.toml:9: http.tls.key: a.crt holds no private key",
+        ],
+    );
+    sandbox.write("junk.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    assert_lines(
+        &faults("junk.crt", "a.key"),
+        &["a.toml:8: http.tls.certificate: the file holds no usable certificate"],
+    );
+    sandbox.write("junk.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    assert_lines(
+        &faults("a.crt", "junk.key"),
+        &["a.toml:9: http.tls.key: junk.key holds a private key of no use here"],
+    );
+}
+
+#[test]
+fn one_of_the_two_alone_is_a_fault() {
+    let sandbox = sandbox();
+    let missing = |given: &str| sandbox.faults(&format!("{BASE}[http.tls]\n{given}\n"));
+    assert_lines(&missing("certificate = \"DIR/a.crt\""), &["a.toml:7: http.tls.key: is missing"]);
+    assert_lines(&missing("key = \"DIR/a.key\""), &["a.toml:7: http.tls.certificate: is missing"]);
+    assert_eq!(missing("").len(), 2);
+}
