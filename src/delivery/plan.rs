@@ -44,7 +44,8 @@ impl Rules {
         let supported: MethodSet = types.iter().filter_map(|t| Method::from_type(*t)).collect();
         let set = supported.intersection(self.enabled());
         let sms_alone = set == MethodSet::EMPTY.with(Method::Sms);
-        (!set.is_empty() && !(sms_alone && self.sms_alone == SmsAlone::Refuse)).then_some(set)
+        let refused = set.is_empty() || (sms_alone && self.sms_alone == SmsAlone::Refuse);
+        (!refused).then_some(set)
     }
 
     /// What an unsolicited LTKM goes by: UDP or SMS, whichever of the set comes first. SMS brings only

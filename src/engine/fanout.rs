@@ -1,0 +1,154 @@
+//! Fan-out: a key update reaches all registered terminals of its service, page by page, job beside job.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::request::recipient;
+use super::{Engine, Recipient, failures};
+use crate::delivery::Context;
+use crate::delivery::{Order, Reason};
+use crate::id::JobId;
+use crate::store::{Job, JobKind, JobState, Scope, StoreError, View};
+
+/// Terminals in one commit: large enough for one sync to be cheap per terminal, small enough for a
+/// registration to wait only a few milliseconds behind it.
+const PAGE: usize = 1000;
+
+/// Pages whose LTKMs are being made and sent while the next is committed.
+const PAGES_OUT: usize = 4;
+
+/// Jobs looked at; older ones are done or cancelled long since.
+const JOBS: usize = 1000;
+
+/// How often jobs that wait for answers are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What one page came to.
+struct Page {
+    work: Vec<(Recipient, Vec<Order>)>,
+    failed: Vec<Reason>,
+    visited: usize,
+}
+
+impl Engine {
+    /// Runs jobs until the shutdown: two take turns page by page. Ends with every page's LTKMs sent.
+    pub async fn run_fanout(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let pages = Arc::new(Semaphore::new(PAGES_OUT));
+        let mut running: Vec<JobId> = Vec::new();
+        while !*shutdown.borrow() {
+            let scanning = match self.running_jobs(&mut running).await {
+                Ok(scanning) => scanning,
+                Err(error) => {
+                    tracing::warn!(%error, "fan-out waits for the store");
+                    Vec::new()
+                }
+            };
+            for job in &scanning {
+                if let Err(error) = self.page(job, &pages).await {
+                    tracing::warn!(%error, job = %job.id, "a page waits for the store");
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+            if scanning.is_empty() {
+                tokio::select! {
+                    () = self.jobs.notified() => {}
+                    () = tokio::time::sleep(LOOK) => {}
+                    _ = shutdown.changed() => {}
+                }
+            }
+        }
+        let _all_sent = pages.acquire_many(PAGES_OUT as u32).await;
+    }
+
+    /// Jobs that still have members to visit; notes those that ended since the last look.
+    async fn running_jobs(&self, running: &mut Vec<JobId>) -> Result<Vec<Job>, StoreError> {
+        let jobs = self.store.jobs(JOBS).await?;
+        for job in jobs.iter().filter(|j| running.contains(&j.id)) {
+            if let (JobState::Done, Some(end)) = (job.state, job.finished) {
+                self.metrics.fanout_ended(end.since(job.started).as_secs_f64());
+                tracing::info!(job = %job.id, terminals = job.states.iter().sum::<u64>(), "fan-out is done");
+            }
+        }
+        let live = jobs.into_iter().filter(|j| j.state == JobState::Running);
+        let (ids, scanning): (Vec<_>, Vec<_>) = live.map(|j| (j.id, j)).unzip();
+        *running = ids;
+        self.metrics.fanout_jobs(running.len());
+        Ok(scanning.into_iter().filter(|j| j.cursor.is_some()).collect())
+    }
+
+    /// One page: decided and committed, then made and sent beside the next one.
+    async fn page(self: &Arc<Self>, job: &Job, pages: &Arc<Semaphore>) -> Result<(), StoreError> {
+        let (limit, pause) = match self.settings.udp_rate {
+            Some(rate) => {
+                let limit = (rate as usize / 20).clamp(1, PAGE);
+                (limit, Duration::from_secs_f64(limit as f64 / f64::from(rate)))
+            }
+            None => (PAGE, Duration::ZERO),
+        };
+        let began = Instant::now();
+        let (id, kind, service, number) = (job.id, job.kind, job.service, job.number);
+        let page = self
+            .try_update(Scope::Page(id, limit), move |view, ctx| {
+                let Some(entry) = ctx.catalogue.get(service).cloned() else { return Page::empty() };
+                decide(view, ctx, |terminal, ctx, orders| match kind {
+                    JobKind::KeyUpdate => terminal.update(&entry, number, id, ctx, orders),
+                    JobKind::Retire => terminal.leave(&entry, false, ctx, orders),
+                })
+            })
+            .await?;
+        let Some(page) = page else { return Ok(()) };
+        for reason in page.failed {
+            self.metrics.failed(reason, 1);
+        }
+        tracing::debug!(job = %id, terminals = page.visited, "page committed");
+        if !page.work.is_empty() {
+            let permit = Arc::clone(pages).acquire_owned().await.expect("the semaphore is never closed");
+            let engine = Arc::clone(self);
+            tokio::task::spawn_blocking(move || {
+                engine.push_all(&page.work);
+                drop(permit);
+            });
+        }
+        tokio::time::sleep(pause.saturating_sub(began.elapsed())).await;
+        Ok(())
+    }
+}
+
+impl Page {
+    fn empty() -> Self {
+        Self { work: Vec::new(), failed: Vec::new(), visited: 0 }
+    }
+}
+
+/// Applies a decision to each terminal of a view and gathers what is to be sent.
+pub(super) fn decide_all(
+    view: &mut View,
+    ctx: &mut Context<'_>,
+    mut decision: impl FnMut(&mut crate::delivery::Terminal, &mut Context<'_>, &mut Vec<Order>),
+) -> (Vec<(Recipient, Vec<Order>)>, Vec<Reason>) {
+    let (mut work, mut failed) = (Vec::new(), Vec::new());
+    for terminal in &mut view.terminals {
+        let mut orders = Vec::new();
+        decision(terminal, ctx, &mut orders);
+        terminal.prune(ctx.catalogue, ctx.now);
+        failed.extend(failures(&terminal.deliveries, ctx.now));
+        if !orders.is_empty()
+            && let Some(recipient) = recipient(terminal)
+        {
+            work.push((recipient, orders));
+        }
+    }
+    (work, failed)
+}
+
+fn decide(
+    view: &mut View,
+    ctx: &mut Context<'_>,
+    decision: impl FnMut(&mut crate::delivery::Terminal, &mut Context<'_>, &mut Vec<Order>),
+) -> Page {
+    let visited = view.terminals.len();
+    let (work, failed) = decide_all(view, ctx, decision);
+    Page { work, failed, visited }
+}
