@@ -3,7 +3,6 @@
 pub mod cli;
 pub mod config;
 pub mod delivery;
-pub mod digest;
 pub mod document;
 pub mod engine;
 pub mod gba;

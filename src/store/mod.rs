@@ -5,8 +5,12 @@
 //! of one terminal never overlap, that the counters of services, states and jobs follow every change in
 //! the same commit, and that secrets are sealed.
 
+mod codec;
+mod embedded;
+mod record;
 mod seal;
 
+pub use embedded::EmbeddedStore;
 pub use seal::{SealError, Sealer};
 
 use std::collections::BTreeMap;

@@ -1,0 +1,182 @@
+//! Services, keys and jobs.
+
+use std::sync::Arc;
+
+use fjall::Slice;
+use zeroize::Zeroizing;
+
+use super::batch::Batch;
+use super::spaces::{Spaces, damaged, small, unavailable};
+use crate::id::{JobId, ServiceNo};
+use crate::keys::{Catalogue, Msk, Service, ServiceKeys};
+use crate::secret::Secret;
+use crate::store::record::{self, KeyRecord};
+use crate::store::{CatalogueWrite, Job, JobState, Sealer, StoreError};
+
+/// What an MSK is sealed for.
+fn context(no: ServiceNo, number: u16) -> Vec<u8> {
+    [&b"msk "[..], &no.0.to_be_bytes(), &number.to_be_bytes()].concat()
+}
+
+/// Puts writes into a batch: all of them or, on an error, none.
+pub(super) fn write(
+    batch: &mut Batch,
+    spaces: &Spaces,
+    sealer: &Sealer,
+    writes: Vec<CatalogueWrite>,
+) -> Result<(), StoreError> {
+    let mut records: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
+    let mut jobs: Vec<Job> = Vec::new();
+    let (mut next_service, mut next_ordinal) = (batch.totals.next_service, batch.totals.next_ordinal);
+    for write in writes {
+        match write {
+            CatalogueWrite::Service(s) => {
+                next_service = next_service.max(s.no.0.saturating_add(1));
+                records.push((small::service(s.no), Some(record::put_service(&s))));
+            }
+            CatalogueWrite::Key(key) => {
+                let place = small::key(key.service, key.number);
+                let known = match records.iter().rfind(|(k, _)| *k == place) {
+                    Some((_, value)) => value.as_ref().map(Slice::from),
+                    None => batch.small(spaces, &place)?,
+                };
+                let known = known.map(|o| record::read_key(&o)).transpose();
+                let ordinal = match known.map_err(damaged("a key"))? {
+                    Some(known) => known.ordinal,
+                    None => {
+                        next_ordinal += 1;
+                        next_ordinal - 1
+                    }
+                };
+                records.push((place, Some(record::put_key(&seal(sealer, &key, ordinal)?))));
+            }
+            CatalogueWrite::RemoveKey(no, number) => records.push((small::key(no, number), None)),
+            CatalogueWrite::RemoveService(no) => {
+                let mut places = batch.small_keys(small::keys_of(no));
+                for guard in spaces.small.prefix(small::keys_of(no)) {
+                    places.push(guard.key().map_err(unavailable)?.to_vec());
+                }
+                records.retain(|(k, _)| !k.starts_with(&small::keys_of(no)));
+                records.extend(places.into_iter().map(|place| (place, None)));
+                records.push((small::service(no), None));
+            }
+            CatalogueWrite::Job(job) => {
+                let known = match jobs.iter().rfind(|j| j.id == job.id) {
+                    Some(known) => Some(known.clone()),
+                    None => batch.job(spaces, job.id)?,
+                };
+                jobs.push(known.map_or_else(|| job.clone(), |known| merged(known, &job)));
+            }
+        }
+    }
+    if (next_service, next_ordinal) != (batch.totals.next_service, batch.totals.next_ordinal) {
+        let totals = batch.touch_totals();
+        (totals.next_service, totals.next_ordinal) = (next_service, next_ordinal);
+    }
+    for (key, value) in records {
+        batch.put_small(key, value);
+    }
+    for job in jobs {
+        batch.put_job(job);
+    }
+    Ok(())
+}
+
+/// What becomes of a job that is written again: its writer may have read it some commits ago. Counts and
+/// cursor stay as the store keeps them. A job that is done or cancelled stays so; one that is running or
+/// paused takes the new state, and the time of its end when the new state is an end.
+fn merged(known: Job, written: &Job) -> Job {
+    let ended = |s: JobState| matches!(s, JobState::Done | JobState::Cancelled);
+    if ended(known.state) {
+        return known;
+    }
+    let finished = written.finished.filter(|_| ended(written.state));
+    Job { state: written.state, finished, ..known }
+}
+
+fn seal(sealer: &Sealer, key: &Msk, ordinal: u64) -> Result<KeyRecord, StoreError> {
+    let mut plain = Zeroizing::new(Vec::with_capacity(30));
+    plain.extend_from_slice(&*key.msk);
+    if let Some(salt) = &key.salt {
+        plain.extend_from_slice(&**salt);
+    }
+    let sealed = sealer
+        .seal(&context(key.service, key.number), &plain)
+        .map_err(|e| StoreError::Unavailable(format!("the system gives no randomness: {e}")))?;
+    let (valid_from, valid_to, mtk_ids) = (key.valid_from, key.valid_to, key.mtk_ids);
+    Ok(KeyRecord { ordinal, sealed, valid_from, valid_to, mtk_ids })
+}
+
+fn open(sealer: &Sealer, no: ServiceNo, number: u16, record: &KeyRecord) -> Result<Msk, StoreError> {
+    let broken = || StoreError::Damaged(format!("key {number} of service {}", no.0));
+    let plain: Secret = sealer.open(&context(no, number), &record.sealed).map_err(|_| broken())?;
+    let (msk, salt) = plain.expose().split_first_chunk::<16>().ok_or_else(broken)?;
+    let salt = match salt {
+        [] => None,
+        salt => Some(Zeroizing::new(<[u8; 14]>::try_from(salt).map_err(|_| broken())?)),
+    };
+    Ok(Msk {
+        service: no,
+        number,
+        msk: Zeroizing::new(*msk),
+        salt,
+        valid_from: record.valid_from,
+        valid_to: record.valid_to,
+        mtk_ids: record.mtk_ids,
+    })
+}
+
+/// All services and keys that are on disk.
+pub(super) fn load(spaces: &Spaces, sealer: &Sealer) -> Result<Catalogue, StoreError> {
+    // One snapshot, so that a service never appears without the keys of its commit.
+    let snapshot = spaces.db.snapshot();
+    let mut catalogue = Catalogue::default();
+    for (no, octets) in rows(fjall::Readable::prefix(&snapshot, &spaces.small, [small::SERVICE]), number)? {
+        let service: Service = record::read_service(ServiceNo(no), &octets).map_err(damaged("a service"))?;
+        let mut keys = Vec::new();
+        let prefix = small::keys_of(service.no);
+        for (number, octets) in rows(fjall::Readable::prefix(&snapshot, &spaces.small, prefix), key_number)? {
+            let record = record::read_key(&octets).map_err(damaged("a key"))?;
+            keys.push((record.ordinal, Arc::new(open(sealer, service.no, number, &record)?)));
+        }
+        keys.sort_by_key(|(ordinal, _)| *ordinal);
+        catalogue.insert(ServiceKeys { service, keys: keys.into_iter().map(|(_, key)| key).collect() });
+    }
+    let totals = fjall::Readable::get(&snapshot, &spaces.small, small::TOTALS).map_err(unavailable)?;
+    let totals = totals.map(|o| record::read_totals(&o)).transpose().map_err(damaged("counters"))?;
+    if let Some(highest) = totals.and_then(|t| t.next_service.checked_sub(1)) {
+        catalogue.reserve_no(ServiceNo(highest));
+    }
+    Ok(catalogue)
+}
+
+fn number(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(1..)?.try_into().ok()?))
+}
+
+fn key_number(key: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(key.get(5..)?.try_into().ok()?))
+}
+
+fn job_number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
+}
+
+fn rows<N>(
+    rows: impl Iterator<Item = fjall::Guard>,
+    number: impl Fn(&[u8]) -> Option<N>,
+) -> Result<Vec<(N, Slice)>, StoreError> {
+    rows.map(|guard| {
+        let (key, value) = guard.into_inner().map_err(unavailable)?;
+        let no = number(&key).ok_or_else(|| StoreError::Damaged("a key of the catalogue".to_owned()))?;
+        Ok((no, value))
+    })
+    .collect()
+}
+
+/// Jobs on disk, the newest first, at most `limit`.
+pub(super) fn jobs(spaces: &Spaces, limit: usize) -> Result<Vec<Job>, StoreError> {
+    let rows = rows(spaces.small.prefix([small::JOB]).rev().take(limit), job_number)?;
+    let read = |(id, octets): (u64, Slice)| record::read_job(JobId(id), &octets).map_err(damaged("a job"));
+    rows.into_iter().map(read).collect()
+}

@@ -1,0 +1,160 @@
+//! Opening: the directory, its lock, the master key, the format.
+//!
+//! ```text
+//! DIR/            mode 0700
+//!   lock          held by the process that has the store open
+//!   store.key     master key, when none was configured: 64 hex digits, mode 0600
+//!   db/           the database; made under the name db.new, which is nothing yet
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+use fjall::PersistMode;
+use zeroize::Zeroizing;
+
+use super::catalogue;
+use super::spaces::{Spaces, small};
+use crate::secret::Sealed;
+use crate::store::{Sealer, StoreError};
+
+/// The format that this version reads and writes.
+const FORMAT: u32 = 1;
+
+/// An opened store that nobody works on yet.
+pub(super) struct Opened {
+    pub(super) spaces: Arc<Spaces>,
+    pub(super) sealer: Sealer,
+    pub(super) db_dir: PathBuf,
+    pub(super) lock: File,
+    pub(super) next_job: u64,
+}
+
+fn refuse(dir: &Path, what: impl std::fmt::Display) -> StoreError {
+    StoreError::Open(format!("{}: {what}", dir.display()))
+}
+
+/// Opens a store's directory, or makes it.
+pub(super) fn open(dir: &Path, master: Option<[u8; 32]>) -> Result<Opened, StoreError> {
+    let master = master.map(Zeroizing::new);
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| refuse(dir, e))?;
+    let lock = lock(dir)?;
+    let db_dir = dir.join("db");
+    let exists = db_dir.try_exists().map_err(|e| refuse(dir, e))?;
+    let master = match master {
+        Some(master) => master,
+        None => key_file(dir, exists)?,
+    };
+    if !exists {
+        create(dir, &db_dir, &master)?;
+    }
+    let spaces = Spaces::open(&db_dir).map_err(|e| refuse(dir, version_text(e)))?;
+    check_format(dir, &spaces)?;
+    let wrapped = spaces.small.get(small::DATA_KEY).map_err(|e| refuse(dir, e))?;
+    let wrapped =
+        wrapped.ok_or_else(|| refuse(dir, "its data key is missing: it is no store, or damaged"))?;
+    let sealer = Sealer::unwrap(&master, &Sealed::from_octets(&wrapped))
+        .map_err(|_| refuse(dir, "the store key is not the one that this store was made with"))?;
+    let newest = catalogue::jobs(&spaces, 1)?.first().map_or(0, |j| j.id.0);
+    Ok(Opened { spaces: Arc::new(spaces), sealer, db_dir, lock, next_job: newest + 1 })
+}
+
+/// Takes the directory's lock for as long as the file is open.
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let file = options.open(dir.join("lock")).map_err(|e| refuse(dir, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(refuse(dir, "another process has this store open")),
+        Err(TryLockError::Error(e)) => Err(refuse(dir, e)),
+    }
+}
+
+/// The master key of the store's own file, which is made with the store.
+fn key_file(dir: &Path, store_exists: bool) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+    let path = dir.join("store.key");
+    match fs::read(&path) {
+        Ok(text) => {
+            let text = Zeroizing::new(text);
+            let octets = HEXLOWER_PERMISSIVE.decode(text.trim_ascii()).map(Zeroizing::new);
+            let key = octets.ok().and_then(|o| <[u8; 32]>::try_from(&o[..]).ok());
+            key.map(Zeroizing::new).ok_or_else(|| refuse(&path, "is not a key of 64 hex digits"))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && store_exists => {
+            Err(refuse(dir, "this store needs the store key that it was made with, and none is given"))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let mut key = Zeroizing::new([0u8; 32]);
+            getrandom::fill(&mut *key).map_err(|e| refuse(dir, e))?;
+            write_key(dir, &path, &key).map_err(|e| refuse(&path, e))?;
+            tracing::warn!(
+                path = %path.display(),
+                "no store key is configured: made one beside the data, which protects nothing from who reads both"
+            );
+            Ok(key)
+        }
+        Err(e) => Err(refuse(&path, e)),
+    }
+}
+
+fn write_key(dir: &Path, path: &Path, key: &[u8; 32]) -> std::io::Result<()> {
+    let text = Zeroizing::new(data_encoding::HEXLOWER.encode(key) + "\n");
+    let partial = dir.join("store.key.new");
+    match fs::remove_file(&partial) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Makes an empty store under another name first, so that one that is half made is never opened.
+fn create(dir: &Path, db_dir: &Path, master: &[u8; 32]) -> Result<(), StoreError> {
+    let partial = dir.join("db.new");
+    match fs::remove_dir_all(&partial) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(refuse(dir, e)),
+        _ => {}
+    }
+    let spaces = Spaces::open(&partial).map_err(|e| refuse(dir, e))?;
+    let (_, wrapped) = Sealer::create(master).map_err(|e| refuse(dir, e))?;
+    let mut batch = spaces.db.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(&spaces.small, small::FORMAT, FORMAT.to_be_bytes());
+    batch.insert(&spaces.small, small::DATA_KEY, wrapped.octets());
+    batch.commit().map_err(|e| refuse(dir, e))?;
+    drop(spaces);
+    fs::rename(&partial, db_dir)
+        .and_then(|()| File::open(dir))
+        .and_then(|d| d.sync_all())
+        .map_err(|e| refuse(dir, e))
+}
+
+fn check_format(dir: &Path, spaces: &Spaces) -> Result<(), StoreError> {
+    let octets = spaces.small.get(small::FORMAT).map_err(|e| refuse(dir, e))?;
+    let format = octets.and_then(|o| <[u8; 4]>::try_from(&*o).ok()).map(u32::from_be_bytes);
+    match format {
+        Some(FORMAT) => Ok(()),
+        Some(newer) => Err(refuse(
+            dir,
+            format_args!(
+                "its format is version {newer}, this program knows version {FORMAT}: use a newer one"
+            ),
+        )),
+        None => Err(refuse(dir, "its format record is missing: it is no store, or damaged")),
+    }
+}
+
+fn version_text(e: fjall::Error) -> String {
+    match e {
+        fjall::Error::Locked => "another process has this store open".to_owned(),
+        fjall::Error::InvalidVersion(v) => format!("its files are of another database version ({v:?})"),
+        e => e.to_string(),
+    }
+}

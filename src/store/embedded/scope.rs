@@ -1,0 +1,204 @@
+//! Reading what an update is about.
+
+use std::ops::Bound;
+
+use super::batch::Batch;
+use super::spaces::{Raw, Spaces, damaged, member_key, unavailable};
+use crate::delivery::Terminal;
+use crate::id::{ServiceNo, SubscriberId, TerminalKey};
+use crate::store::record;
+use crate::store::{Job, JobState, Scope, Sealer, StoreError, View};
+
+/// From this share of a service's members among all terminals on (one in so many), a page reads all
+/// terminals in order instead of each member by itself.
+const DENSE: u64 = 4;
+
+/// What a decision gets, and what belongs to it.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// The terminals' records in the order of the view.
+    pub(super) raw: Vec<(TerminalKey, Raw)>,
+    pub(super) view: View,
+    /// For a page: the job as it was read and where its cursor goes.
+    pub(super) page: Option<(Job, Option<TerminalKey>)>,
+}
+
+/// Reads a scope; `None` when there is nothing to decide.
+pub(super) fn read(
+    batch: &Batch,
+    spaces: &Spaces,
+    sealer: &Sealer,
+    scope: &Scope,
+) -> Result<Option<Reading>, StoreError> {
+    let mut r = Reading::default();
+    match scope {
+        Scope::Terminal(btid) => r.terminal_and_siblings(batch, spaces, sealer.terminal_key(btid))?,
+        Scope::Credentials(btids, subscribers) => {
+            for btid in btids {
+                let key = sealer.terminal_key(btid);
+                r.push(key, batch.raw(spaces, key)?)?;
+            }
+            for id in subscribers {
+                r.subscriber(batch, spaces, id)?;
+            }
+        }
+        Scope::Terminals(keys) => {
+            for key in keys {
+                let raw = batch.raw(spaces, *key)?;
+                if raw.exists() {
+                    r.push(*key, raw)?;
+                }
+            }
+        }
+        Scope::Subscribers(ids) => {
+            for id in ids {
+                for key in r.subscriber(batch, spaces, id)? {
+                    r.push(key, batch.raw(spaces, key)?)?;
+                }
+            }
+        }
+        Scope::Page(id, limit) => {
+            let Some(job) = batch.job(spaces, *id)? else { return Ok(None) };
+            let (JobState::Running, Some(cursor)) = (job.state, job.cursor) else { return Ok(None) };
+            let dense = {
+                let members = batch.totals.members.get(&job.service).map_or(0, |m| m.total);
+                members.saturating_mul(DENSE) >= batch.totals.terminals
+            };
+            let limit = (*limit).max(1);
+            if dense {
+                r.dense_page(spaces, &job, cursor, limit)?;
+            } else {
+                r.sparse_page(spaces, &job, cursor, limit)?;
+            }
+            let full = r.raw.len() == limit;
+            let next = r.raw.last().filter(|_| full).and_then(|(key, _)| key.next());
+            r.view.job = Some(job.clone());
+            r.page = Some((job, next));
+        }
+    }
+    Ok(Some(r))
+}
+
+impl Reading {
+    fn push(&mut self, key: TerminalKey, raw: Raw) -> Result<(), StoreError> {
+        let terminal = raw.terminal(key)?;
+        self.put(raw, terminal);
+        Ok(())
+    }
+
+    fn put(&mut self, raw: Raw, terminal: Terminal) {
+        self.raw.push((terminal.key, raw));
+        self.view.terminals.push(terminal);
+    }
+
+    /// Reads a subscriber into the view; its terminals' keys.
+    fn subscriber(
+        &mut self,
+        batch: &Batch,
+        spaces: &Spaces,
+        id: &SubscriberId,
+    ) -> Result<Vec<TerminalKey>, StoreError> {
+        let record = batch.subscriber(spaces, id)?;
+        let (subscriber, terminals) = record.map_or((None, Vec::new()), |r| (r.subscriber, r.terminals));
+        self.view.subscribers.insert(id.clone(), subscriber);
+        Ok(terminals)
+    }
+
+    fn terminal_and_siblings(
+        &mut self,
+        batch: &Batch,
+        spaces: &Spaces,
+        key: TerminalKey,
+    ) -> Result<(), StoreError> {
+        let Some(credential) = batch.credential(spaces, key)? else { return Ok(()) };
+        let raw = Raw { credential: Some(credential), state: batch.state(spaces, key)? };
+        let terminal = raw.terminal(key)?;
+        let id = terminal.credential.as_ref().map(|c| c.subscriber.clone());
+        self.put(raw, terminal);
+        let Some(id) = id else { return Ok(()) };
+        for sibling in self.subscriber(batch, spaces, &id)? {
+            if sibling == key {
+                continue;
+            }
+            let Some(state) = batch.state(spaces, sibling)? else { continue };
+            let read = record::read_state(sibling, &state);
+            let known = read.map_err(damaged(format_args!("state of {sibling:?}")))?;
+            if known.is_registered() || known.deliveries.iter().any(|d| d.state.is_open()) {
+                let raw = Raw { credential: batch.credential(spaces, sibling)?, state: Some(state) };
+                self.push(sibling, raw)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all terminals from the cursor on and keeps the members: for services that have most of them.
+    fn dense_page(
+        &mut self,
+        spaces: &Spaces,
+        job: &Job,
+        cursor: TerminalKey,
+        limit: usize,
+    ) -> Result<(), StoreError> {
+        let mut credentials = spaces.credential.range(cursor.0..);
+        let mut credential = None;
+        for guard in spaces.state.range(cursor.0..) {
+            if self.raw.len() == limit {
+                break;
+            }
+            let (key, state) = guard.into_inner().map_err(unavailable)?;
+            let key = terminal_key(&key)?;
+            let read = record::read_state(key, &state);
+            let mut terminal = read.map_err(damaged(format_args!("state of {key:?}")))?;
+            if !terminal.is_registered_for(job.service) {
+                continue;
+            }
+            while credential.as_ref().is_none_or(|(k, _)| *k < key) {
+                let Some(guard) = credentials.next() else {
+                    credential = Some((TerminalKey([0xFF; 16]), None));
+                    break;
+                };
+                let (k, value) = guard.into_inner().map_err(unavailable)?;
+                credential = Some((terminal_key(&k)?, Some(value)));
+            }
+            let of_this = credential.as_ref().filter(|(k, _)| *k == key).and_then(|(_, v)| v.clone());
+            if let Some(octets) = &of_this {
+                let read = record::read_credential(octets);
+                terminal.credential = Some(read.map_err(damaged(format_args!("credential of {key:?}")))?);
+            }
+            self.put(Raw { credential: of_this, state: Some(state) }, terminal);
+        }
+        Ok(())
+    }
+
+    /// Reads the index from the cursor on and each member by itself.
+    fn sparse_page(
+        &mut self,
+        spaces: &Spaces,
+        job: &Job,
+        cursor: TerminalKey,
+        limit: usize,
+    ) -> Result<(), StoreError> {
+        for key in members(spaces, job.service, Bound::Included(cursor), limit)? {
+            self.push(key, spaces.raw(key)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Members of a service from a key on, at most `limit`.
+pub(super) fn members(
+    spaces: &Spaces,
+    no: ServiceNo,
+    from: Bound<TerminalKey>,
+    limit: usize,
+) -> Result<Vec<TerminalKey>, StoreError> {
+    let from = from.map(|key| member_key(no, key));
+    let to = Bound::Included(member_key(no, TerminalKey([0xFF; 16])));
+    let page = spaces.member.range((from, to)).take(limit);
+    page.map(|guard| terminal_key(&guard.key().map_err(unavailable)?[4..])).collect()
+}
+
+/// A terminal key from a record's key.
+pub(super) fn terminal_key(octets: &[u8]) -> Result<TerminalKey, StoreError> {
+    octets.try_into().map(TerminalKey).map_err(|_| StoreError::Damaged("a terminal's key".to_owned()))
+}

@@ -1,0 +1,212 @@
+//! What the committer and the callers' threads share.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::due::DueQueue;
+use super::scope::terminal_key;
+use super::spaces::{Spaces, unavailable};
+use crate::id::TerminalKey;
+use crate::store::record::{self, Totals};
+use crate::store::{Counts, Sealer, StoreError};
+use crate::time::Timestamp;
+
+/// Commit times that are kept until somebody takes them.
+const COMMIT_TIMES: usize = 4096;
+/// Records that one snapshot is held for while all are scanned.
+const SCAN_PAGE: usize = 4096;
+/// How long readers may take to let go of a database that is to be opened anew.
+const LET_GO: Duration = Duration::from_secs(10);
+
+/// State behind the store's handle.
+pub(super) struct Shared {
+    dir: PathBuf,
+    db_dir: PathBuf,
+    sealer: Sealer,
+    /// Free octets below which nothing is written.
+    reserve: u64,
+    spaces: RwLock<Option<Arc<Spaces>>>,
+    counts: RwLock<Counts>,
+    due: Mutex<DueQueue>,
+    times: Mutex<Vec<f64>>,
+    /// Raised to end a running scan.
+    scan: AtomicU64,
+    scanner: Mutex<Option<JoinHandle<()>>>,
+    pub(super) next_job: AtomicU64,
+}
+
+/// A lock whose holder cannot leave it half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(
+        dir: &Path,
+        db_dir: PathBuf,
+        sealer: Sealer,
+        reserve: u64,
+        spaces: Arc<Spaces>,
+        next_job: u64,
+    ) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            db_dir,
+            sealer,
+            reserve,
+            spaces: RwLock::new(Some(spaces)),
+            counts: RwLock::default(),
+            due: Mutex::default(),
+            times: Mutex::default(),
+            scan: AtomicU64::new(0),
+            scanner: Mutex::default(),
+            next_job: AtomicU64::new(next_job),
+        }
+    }
+
+    pub(super) fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// The database; an error while there is none.
+    pub(super) fn spaces(&self) -> Result<Arc<Spaces>, StoreError> {
+        let spaces = self.spaces.read().unwrap_or_else(PoisonError::into_inner);
+        spaces.clone().ok_or(StoreError::Closed)
+    }
+
+    /// Refuses while the disk has less room than the reserve: a full disk would end every flush.
+    pub(super) fn check_room(&self) -> Result<(), StoreError> {
+        let stat = nix::sys::statvfs::statvfs(&self.dir)
+            .map_err(|e| StoreError::Unavailable(format!("{}: {e}", self.dir.display())))?;
+        #[allow(clippy::useless_conversion, reason = "the field types differ between systems")]
+        let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
+        if free < self.reserve {
+            return Err(StoreError::Unavailable(format!(
+                "the disk of {} is full: {} MiB free, {} MiB are kept in reserve",
+                self.dir.display(),
+                free >> 20,
+                self.reserve >> 20
+            )));
+        }
+        Ok(())
+    }
+
+    /// Lets everybody see the counters of a commit.
+    pub(super) fn publish(&self, totals: &Totals) {
+        let mut counts = self.counts.write().unwrap_or_else(PoisonError::into_inner);
+        counts.open = totals.deliveries;
+        if counts.members != totals.members {
+            counts.members.clone_from(&totals.members);
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn feed(&self, entries: impl Iterator<Item = (Timestamp, TerminalKey)>) {
+        let mut due = lock(&self.due);
+        for (at, key) in entries {
+            due.feed(at, key);
+        }
+    }
+
+    pub(super) fn take_due(&self, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
+        lock(&self.due).take(now, limit)
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        lock(&self.due).next()
+    }
+
+    pub(super) fn note_commit(&self, took: Duration) {
+        let mut times = lock(&self.times);
+        if times.len() < COMMIT_TIMES {
+            times.push(took.as_secs_f64());
+        }
+    }
+
+    pub(super) fn take_commit_times(&self) -> Vec<f64> {
+        std::mem::take(&mut *lock(&self.times))
+    }
+
+    /// Lets go of the database; it is closed once the last reader lets go too.
+    pub(super) fn release(&self) {
+        *self.spaces.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Closes the database and opens it from what is on disk.
+    pub(super) fn reopen(&self) -> Result<Arc<Spaces>, StoreError> {
+        self.stop_scan();
+        let old = self.spaces.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut old) = old {
+            let begun = Instant::now();
+            while let Err(held) = Arc::try_unwrap(old).map(drop) {
+                old = held;
+                if begun.elapsed() > LET_GO {
+                    self.spaces.write().unwrap_or_else(PoisonError::into_inner).replace(old);
+                    return Err(StoreError::Unavailable("readers hold the broken database".to_owned()));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        lock(&self.due).clear();
+        let spaces = Arc::new(Spaces::open(&self.db_dir).map_err(unavailable)?);
+        self.spaces.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&spaces));
+        Ok(spaces)
+    }
+
+    /// Begins to feed the queue with every due time that is on disk.
+    pub(super) fn start_scan(self: &Arc<Self>, spaces: Arc<Spaces>) {
+        let shared = Arc::clone(self);
+        let turn = self.scan.load(Ordering::Acquire);
+        let scan = move || {
+            let begun = Instant::now();
+            match shared.scan(&spaces, turn) {
+                Ok(fed) => tracing::debug!(fed, took = ?begun.elapsed(), "due times are read"),
+                Err(e) => tracing::error!(error = %e, "due times could not be read: resends are missing"),
+            }
+        };
+        match std::thread::Builder::new().name("store-due".to_owned()).spawn(scan) {
+            Ok(handle) => *lock(&self.scanner) = Some(handle),
+            Err(e) => tracing::error!(error = %e, "no thread to read due times: resends are missing"),
+        }
+    }
+
+    fn scan(&self, spaces: &Spaces, turn: u64) -> Result<u64, StoreError> {
+        let mut from = Some(TerminalKey::MIN);
+        let mut fed = 0;
+        while let Some(begin) = from {
+            if self.scan.load(Ordering::Acquire) != turn {
+                return Ok(fed);
+            }
+            let mut due = Vec::new();
+            let mut last = None;
+            for guard in spaces.state.range(begin.0..).take(SCAN_PAGE) {
+                let (key, octets) = guard.into_inner().map_err(unavailable)?;
+                let key = terminal_key(&key)?;
+                match record::read_state(key, &octets) {
+                    Ok(terminal) => due.extend(terminal.next_due().map(|at| (at, key))),
+                    // One broken record does not stop the resends of all others.
+                    Err(_) => tracing::error!(?key, "a damaged record"),
+                }
+                last = Some(key);
+            }
+            fed += due.len() as u64;
+            self.feed(due.into_iter());
+            from = last.and_then(TerminalKey::next);
+        }
+        Ok(fed)
+    }
+
+    /// Ends a running scan and waits for its thread.
+    pub(super) fn stop_scan(&self) {
+        self.scan.fetch_add(1, Ordering::AcqRel);
+        if let Some(handle) = lock(&self.scanner).take() {
+            let _ = handle.join();
+        }
+    }
+}
