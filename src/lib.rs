@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod delivery;
+pub mod digest;
 pub mod document;
 pub mod engine;
 pub mod gba;
