@@ -1,0 +1,3 @@
+//! The terminal-facing HTTP side.
+
+pub mod forwarded;

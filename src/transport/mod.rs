@@ -1,0 +1,3 @@
+//! Thin drivers between the network and the engine: bounded queues, no decisions.
+
+pub mod http;
