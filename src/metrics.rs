@@ -24,6 +24,9 @@ type ServiceLabel = [(&'static str, String); 1];
 pub const HTTP_STATUSES: [u16; 17] =
     [200, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 417, 429, 431, 500, 501, 503];
 
+/// The label `procedure` of requests that name none.
+pub const NO_PROCEDURE: &str = "none";
+
 /// Outcomes of datagrams received; the values of the label `outcome` of `ltkmd_udp_received_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UdpOutcome {
@@ -182,7 +185,7 @@ impl Metrics {
         r.register("digest_nonces", "Nonces whose counts are remembered", m.digest_nonces.clone());
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         r.register("build", "The version that runs", version);
-        for procedure in Procedure::ALL.map(Procedure::label) {
+        for procedure in Procedure::ALL.map(Procedure::label).into_iter().chain([NO_PROCEDURE]) {
             for status in HTTP_STATUSES {
                 drop(
                     m.http_requests
@@ -221,11 +224,13 @@ impl Metrics {
         out
     }
 
-    /// An answer to a terminal's request. Statuses outside [`HTTP_STATUSES`] count as 500.
-    pub fn http_answered(&self, procedure: Procedure, status: u16, seconds: f64) {
-        let labels = [("procedure", procedure.label()), ("status", status_label(status))];
+    /// An answer to a request, of the procedure that it named if it named one. Statuses outside
+    /// [`HTTP_STATUSES`] count as 500.
+    pub fn http_answered(&self, procedure: Option<Procedure>, status: u16, seconds: f64) {
+        let procedure = procedure.map_or(NO_PROCEDURE, Procedure::label);
+        let labels = [("procedure", procedure), ("status", status_label(status))];
         self.http_requests.get_or_create(&labels).inc();
-        self.http_request_duration.get_or_create(&[("procedure", procedure.label())]).observe(seconds);
+        self.http_request_duration.get_or_create(&[("procedure", procedure)]).observe(seconds);
     }
 
     /// A request that did not authenticate.

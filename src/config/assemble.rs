@@ -12,12 +12,12 @@ use nix::unistd::{AccessFlags, access};
 use super::reader::{Reader, named};
 use super::secrets::{Shape, secret};
 use super::settings::{
-    Admin, Delivery, Digest, DigestAlgorithm, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store,
-    Udp, Xml,
+    Admin, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store, Udp, Xml,
 };
 use super::tls::tls;
 use super::value::{AdminListen, NodeName, SmsSource, StoreDirectory, network, socket_address};
 use crate::delivery::SmsAlone;
+use crate::digest::Algorithm;
 use crate::document::ContainerChildren;
 use crate::id::Method;
 
@@ -120,8 +120,7 @@ fn trusted_proxies(r: &mut Reader) -> Option<Vec<IpNet>> {
 }
 
 fn digest(r: &mut Reader) -> Option<Digest> {
-    let algorithms =
-        r.list("digest.algorithms", |text| named(text, DigestAlgorithm::ALL, DigestAlgorithm::as_str));
+    let algorithms = r.list("digest.algorithms", |text| named(text, Algorithm::ALL, Algorithm::as_str));
     let nonce_lifetime = r.duration("digest.nonce_lifetime");
     Some(Digest { algorithms: algorithms?, nonce_lifetime: nonce_lifetime? })
 }

@@ -32,8 +32,7 @@ use std::sync::Arc;
 pub use fault::{Fault, Faults, Place};
 pub use reference::reference;
 pub use settings::{
-    Admin, Delivery, Digest, DigestAlgorithm, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store,
-    Udp, Xml,
+    Admin, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store, Udp, Xml,
 };
 pub use tls::Tls;
 pub use value::{

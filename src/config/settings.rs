@@ -14,6 +14,7 @@ use super::value::{
     AdminListen, HostName, LogFilter, NodeName, SmsSource, Smsc, StoreDirectory, SystemId, UrlPath,
 };
 use crate::delivery::{Rules, SmsAlone};
+use crate::digest::Algorithm;
 use crate::document::{ContainerChildren, Limits};
 use crate::id::{Method, MethodSet};
 use crate::secret::Secret;
@@ -46,16 +47,6 @@ macro_rules! named {
             }
         }
     };
-}
-
-named! {
-    /// A digest algorithm (RFC 7616 §3.3).
-    DigestAlgorithm {
-        /// SHA-256.
-        Sha256 = "SHA-256",
-        /// MD5, which every 3GPP terminal knows.
-        Md5 = "MD5",
-    }
 }
 
 named! {
@@ -106,7 +97,7 @@ pub struct Http {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
     /// Algorithms to offer, in this order; at least one, none twice.
-    pub algorithms: Vec<DigestAlgorithm>,
+    pub algorithms: Vec<Algorithm>,
     /// A nonce's life, 100 ms to 24 h.
     pub nonce_lifetime: Duration,
 }

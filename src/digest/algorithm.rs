@@ -19,6 +19,9 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// All algorithms, the stronger first.
+    pub const ALL: &[Self] = &[Self::Sha256, Self::Md5];
+
     /// The name on the wire and in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -46,8 +49,9 @@ impl FromStr for Algorithm {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Sha256, Self::Md5]
-            .into_iter()
+        Self::ALL
+            .iter()
+            .copied()
             .find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(text))
             .ok_or("must be \"SHA-256\" or \"MD5\"")
     }

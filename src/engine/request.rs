@@ -40,12 +40,15 @@ pub enum Served {
 type Decided = Option<(Outcome, Recipient, Vec<Reason>)>;
 
 impl Engine {
-    /// Looks a digest user name up. An unknown one costs the same reads as a known one.
+    /// Looks a digest user name up; `None` is a name that no B-TID can have. An unknown one costs the same
+    /// reads as a known one.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn authenticable(&self, btid: &BTid) -> Result<Option<Authenticable>, StoreError> {
-        if let Some((credential, usable)) = self.look_up(btid).await? {
+    pub async fn authenticable(&self, btid: Option<&BTid>) -> Result<Option<Authenticable>, StoreError> {
+        if let Some(btid) = btid
+            && let Some((credential, usable)) = self.look_up(btid).await?
+        {
             let mrk = self.open_mrk(&credential)?;
             *self.reference.lock().expect("no holder of this lock panics") = Some(btid.clone());
             return Ok(Some(Authenticable { mrk, usable }));

@@ -1,3 +1,4 @@
 //! Thin drivers between the network and the engine: bounded queues, no decisions.
 
 pub mod http;
+pub mod udp;

@@ -1,0 +1,333 @@
+//! One request: refused where HTTP refuses it, authenticated, read, carried out, answered.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use ipnet::IpNet;
+
+use super::answer::Answer;
+use super::forwarded;
+use super::listener::Limits;
+use crate::digest::{Authenticator, Authorization, Failure, RequestLine, Verified};
+use crate::document::{
+    self, BodyForm, ContainerChildren, DeregistrationResponse, MskResponse, RegistrationResponse,
+    ResponseCode, ResponseItem, Style, media_type,
+};
+use crate::engine::{Engine, Served};
+use crate::id::BTid;
+use crate::metrics::Metrics;
+use crate::procedure::{Code, Procedure};
+use crate::store::StoreError;
+
+type Answered = Response<Full<Bytes>>;
+
+/// The terminal-facing service.
+pub struct Service {
+    /// What carries requests out.
+    pub engine: Arc<Engine>,
+    /// Who may ask.
+    pub authenticator: Authenticator,
+    /// The path that is served.
+    pub path: String,
+    /// Networks whose `Forwarded` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How container children are written.
+    pub children: ContainerChildren,
+    /// Services or keys in one request.
+    pub max_items: std::sync::atomic::AtomicUsize,
+}
+
+/// A request that is refused before or after it is known who asks.
+struct Refused(Answer);
+
+impl Refused {
+    fn new(status: StatusCode, line: &str) -> Self {
+        Self(Answer::text(status, line))
+    }
+}
+
+impl Service {
+    pub(super) fn metrics(&self) -> &Metrics {
+        self.engine.metrics()
+    }
+
+    /// Answers one request.
+    pub(super) async fn handle(&self, request: Request<Incoming>, peer: IpAddr, limits: &Limits) -> Answered {
+        let began = Instant::now();
+        let procedure = requested(request.uri().query());
+        let response = match self.try_handle(request, peer, procedure, limits).await {
+            Ok(response) => response,
+            Err(Refused(answer)) => {
+                let line = String::from_utf8_lossy(answer.body()).trim_end().to_owned();
+                tracing::info!(%peer, status = answer.status().as_u16(), line, "request refused");
+                answer.response()
+            }
+        };
+        self.metrics().http_answered(procedure, response.status().as_u16(), began.elapsed().as_secs_f64());
+        response
+    }
+
+    async fn try_handle(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        procedure: Option<Procedure>,
+        limits: &Limits,
+    ) -> Result<Answered, Refused> {
+        let (head, body) = request.into_parts();
+        let procedure = self.admissible(&head, procedure)?;
+        let body = read_body(&head, body, limits).await?;
+        let verified = self.authenticate(&head, &body).await;
+        let (btid, verified) = match verified {
+            Ok(Ok(authenticated)) => authenticated,
+            Ok(Err(failure)) => return self.challenge(&failure, peer),
+            Err(error) => return Err(unavailable(&error)),
+        };
+        let address = self.terminal_address(peer, &head.headers);
+        let carried = self.carry_out(procedure, &btid, address, &body);
+        let answer = match tokio::time::timeout(limits.request_timeout, carried).await {
+            Ok(Ok(Some(answer))) => answer,
+            Ok(Ok(None)) => return self.challenge(&Failure::expired(), peer),
+            Ok(Err(Refused(answer))) => {
+                let line = String::from_utf8_lossy(answer.body()).trim_end().to_owned();
+                tracing::info!(%peer, %btid, status = answer.status().as_u16(), line, "request refused");
+                answer
+            }
+            Err(_) => {
+                Answer::text(StatusCode::SERVICE_UNAVAILABLE, "The store is too slow; try again later.")
+            }
+        };
+        let now = self.engine.now();
+        let random = if verified.wants_next_nonce() { random() } else { None };
+        let next_nonce = random.map(|random| self.authenticator.next_nonce(now, random));
+        let info = verified.authentication_info(answer.body(), next_nonce.as_deref());
+        Ok(answer.authenticated(&info))
+    }
+
+    /// What HTTP refuses without reading the body (LTKM profile §2.3).
+    fn admissible(&self, head: &Parts, procedure: Option<Procedure>) -> Result<Procedure, Refused> {
+        let known = [
+            Method::GET,
+            Method::HEAD,
+            Method::PUT,
+            Method::DELETE,
+            Method::OPTIONS,
+            Method::PATCH,
+            Method::TRACE,
+            Method::CONNECT,
+        ];
+        if head.uri.path() != self.path {
+            return Err(Refused::new(StatusCode::NOT_FOUND, "There is nothing at this path."));
+        }
+        if known.contains(&head.method) {
+            return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "Requests are sent with POST."));
+        }
+        if head.method != Method::POST {
+            return Err(Refused::new(StatusCode::NOT_IMPLEMENTED, "The method is not known."));
+        }
+        let Some(procedure) = procedure else {
+            let line = "requesttype must be register, deregister or msk-request, once.";
+            return Err(Refused::new(StatusCode::BAD_REQUEST, line));
+        };
+        let content_type = single(&head.headers, header::CONTENT_TYPE);
+        if let Err(error) = media_type::check(content_type, procedure) {
+            let wanted = media_type::of_request(procedure);
+            let line = format!("The body must be {wanted} in UTF-8: {error}.");
+            return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, &line));
+        }
+        if head.headers.contains_key(header::CONTENT_ENCODING) {
+            let line = "A body with a content coding is not taken.";
+            return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, line));
+        }
+        Ok(procedure)
+    }
+
+    fn terminal_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let lines = |name: &'static str| headers.get_all(name).iter().map(|v| v.as_bytes());
+        let (forwarded, x_forwarded_for) = (lines("forwarded"), lines("x-forwarded-for"));
+        forwarded::client_address(peer, forwarded, x_forwarded_for, &self.trusted_proxies)
+    }
+
+    /// Finds out who asks. The outer error is the store's.
+    async fn authenticate(
+        &self,
+        head: &Parts,
+        body: &[u8],
+    ) -> Result<Result<(BTid, Verified), Failure>, StoreError> {
+        let lines = head.headers.get_all(header::AUTHORIZATION).iter().map(|v| v.as_bytes());
+        let authorization = match Authorization::from_lines(lines) {
+            Ok(authorization) => authorization,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let btid = BTid::new(authorization.username()).ok();
+        let known = self.engine.authenticable(btid.as_ref()).await?;
+        let target = head.uri.to_string();
+        let line = RequestLine {
+            method: head.method.as_str(),
+            target: &target,
+            host: head.headers.get(header::HOST).and_then(|h| h.to_str().ok()),
+        };
+        let mrk = known.as_ref().map(|k| k.mrk.expose());
+        let checked = self.authenticator.check(&authorization, &line, body, mrk, self.engine.now());
+        Ok(match (checked, btid, known) {
+            (Ok(verified), Some(btid), Some(known)) if known.usable => Ok((btid, verified)),
+            (Ok(_), _, _) => Err(Failure::expired()),
+            (Err(failure), _, _) => Err(failure),
+        })
+    }
+
+    /// 401 with fresh challenges, or 400 for credentials that cannot be read.
+    fn challenge(&self, failure: &Failure, peer: IpAddr) -> Result<Answered, Refused> {
+        self.metrics().digest_failed(failure.reason().as_str());
+        if failure.status() == 400 {
+            return Err(Refused::new(StatusCode::BAD_REQUEST, "The Authorization header is malformed."));
+        }
+        tracing::debug!(%peer, %failure, "not authenticated");
+        let Some(random) = random() else {
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "No randomness; try again later."));
+        };
+        let challenges = self.authenticator.challenges(self.engine.now(), random, failure.is_stale());
+        let answer = Answer::text(StatusCode::UNAUTHORIZED, "Authenticate with the B-TID and the MRK.");
+        Ok(answer.challenging(&challenges))
+    }
+
+    /// Reads the document and carries it out. `None`: the B-TID has ended meanwhile.
+    async fn carry_out(
+        &self,
+        procedure: Procedure,
+        btid: &BTid,
+        address: IpAddr,
+        body: &[u8],
+    ) -> Result<Option<Answer>, Refused> {
+        let max_items = self.max_items.load(std::sync::atomic::Ordering::Relaxed);
+        let limits = document::Limits { max_octets: body.len(), max_items };
+        let (request, form) = document::Request::read(procedure, body, &limits).map_err(|error| {
+            let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            Refused::new(status, &format!("The document is refused: {error}."))
+        })?;
+        let served = match &request {
+            document::Request::Register(r) => {
+                self.engine.register(btid, address, r.services.clone(), r.ltkm_delivery.clone()).await
+            }
+            document::Request::Deregister(r) => {
+                self.engine.deregister(btid, address, r.services.clone()).await
+            }
+            document::Request::Msk(r) => {
+                let keys = r.items.iter().map(|item| (item.key_domain, item.msk_id)).collect();
+                self.engine.msk_request(btid, address, keys).await
+            }
+        };
+        match served.map_err(|error| unavailable(&error))? {
+            Served::Items { items, announced } => {
+                let methods = announced.map(|set| set.iter().collect());
+                let body = self.write(request, items, methods, form);
+                Ok(Some(Answer::document(media_type::of_response(procedure), body)))
+            }
+            Served::NoMethod => {
+                let line = "None of the LTKM delivery methods that the terminal supports is supported here.";
+                Ok(Some(Answer::text(StatusCode::FORBIDDEN, line)))
+            }
+            Served::Unauthorized => Ok(None),
+        }
+    }
+
+    fn write(
+        &self,
+        request: document::Request,
+        items: Vec<(Code, Vec<Vec<u8>>)>,
+        ltkm_delivery: Option<Vec<crate::id::Method>>,
+        form: BodyForm,
+    ) -> Vec<u8> {
+        let style = Style { children: self.children, form };
+        match request {
+            document::Request::Register(r) => {
+                RegistrationResponse { items: beside(r.services, items), ltkm_delivery }.write(style)
+            }
+            document::Request::Deregister(r) => {
+                DeregistrationResponse { items: beside(r.services, items) }.write(style)
+            }
+            document::Request::Msk(r) => MskResponse { items: beside(r.items, items) }.write(style),
+        }
+    }
+}
+
+/// Each subject with its code and its LTKMs.
+fn beside<S>(subjects: Vec<S>, items: Vec<(Code, Vec<Vec<u8>>)>) -> Vec<ResponseItem<S>> {
+    let item = |(subject, (code, ltkms))| match code {
+        Code::Ok => ResponseItem::ok(subject, ltkms),
+        Code::Forbidden => ResponseItem::new(subject, ResponseCode::FORBIDDEN),
+        Code::NotFound => ResponseItem::new(subject, ResponseCode::NOT_FOUND),
+    };
+    subjects.into_iter().zip(items).map(item).collect()
+}
+
+/// The procedure that the query names, if it names one.
+fn requested(query: Option<&str>) -> Option<Procedure> {
+    let mut values = query?.split('&').filter_map(|pair| pair.strip_prefix("requesttype="));
+    let value = values.next()?;
+    let procedure = Procedure::ALL.into_iter().find(|p| p.request_type() == value)?;
+    values.next().is_none().then_some(procedure)
+}
+
+/// The value of a header that may stand once.
+fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&[u8]> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.as_bytes())
+}
+
+async fn read_body(head: &Parts, body: Incoming, limits: &Limits) -> Result<Bytes, Refused> {
+    let too_large = || {
+        let line = format!("The body is longer than {} octets.", limits.max_body);
+        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, &line)
+    };
+    let headers = &head.headers;
+    if !headers.contains_key(header::CONTENT_LENGTH) && !headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Refused::new(StatusCode::LENGTH_REQUIRED, "The request has no length."));
+    }
+    if head.version < Version::HTTP_11 && headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Refused::new(StatusCode::BAD_REQUEST, "HTTP/1.0 has no transfer codings."));
+    }
+    if body.size_hint().lower() > limits.max_body as u64 {
+        return Err(too_large());
+    }
+    let collected = Limited::new(body, limits.max_body).collect();
+    match tokio::time::timeout(limits.request_timeout, collected).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Refused::new(StatusCode::BAD_REQUEST, "The body did not arrive whole.")),
+        Err(_) => Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time.")),
+    }
+}
+
+fn unavailable(error: &StoreError) -> Refused {
+    tracing::warn!(%error, "a request could not be served");
+    Refused::new(StatusCode::SERVICE_UNAVAILABLE, "The store does not work now; try again later.")
+}
+
+fn random() -> Option<[u8; 16]> {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).ok().map(|()| random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_procedure_is_named_once_and_exactly() {
+        assert_eq!(requested(Some("requesttype=register")), Some(Procedure::Register));
+        assert_eq!(requested(Some("a=b&requesttype=msk-request")), Some(Procedure::MskRequest));
+        assert_eq!(requested(Some("requesttype=register&requesttype=register")), None);
+        assert_eq!(requested(Some("requesttype=Register")), None);
+        assert_eq!(requested(Some("requesttype=")), None);
+        assert_eq!(requested(None), None);
+    }
+}
