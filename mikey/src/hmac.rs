@@ -5,27 +5,33 @@
 //! compressions of its own octets. The tests compare it with the `hmac` crate.
 
 use sha1::block_api::compress;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{ZeroizeOnDrop, optimization_barrier};
 
 /// Octets of a MAC: HMAC-SHA-1-160 (RFC 3830 Table 6.2.b).
 pub(crate) const MAC_LEN: usize = 20;
 
 /// Octets of a SHA-1 block.
 const BLOCK_LEN: usize = 64;
+/// Octets at the end of the last block that tell the length of all (FIPS 180-4 §5.1.1).
+const LENGTH_LEN: usize = 8;
+
+/// A SHA-1 chaining value.
+type Chain = [u32; 5];
 
 /// SHA-1's initial chaining value (FIPS 180-4 §5.3.1).
-const INITIAL: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
+const INITIAL: Chain = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
 
 /// A key, as the chaining values behind its paddings.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub(crate) struct HmacSha1 {
-    inner: [u32; 5],
-    outer: [u32; 5],
+    inner: Chain,
+    outer: Chain,
 }
 
 impl HmacSha1 {
     /// A key of at most one block, which all keys of MIKEY are: PRF blocks of 32 octets, authentication keys of 20.
     pub(crate) fn new(key: &[u8]) -> Self {
+        debug_assert!(key.len() <= BLOCK_LEN, "a longer key would have to be hashed first");
         let mut block = [0x36; BLOCK_LEN];
         for (octet, key) in block.iter_mut().zip(key) {
             *octet ^= key;
@@ -37,7 +43,8 @@ impl HmacSha1 {
         }
         let mut outer = INITIAL;
         compress(&mut outer, &[block]);
-        block.zeroize();
+        block = [0; BLOCK_LEN];
+        optimization_barrier(&block);
         Self { inner, outer }
     }
 
@@ -47,16 +54,82 @@ impl HmacSha1 {
         for part in parts {
             hash.update(part);
         }
-        let inner = hash.finish();
-        let mut hash = Hash { chain: self.outer, block: [0; BLOCK_LEN], filled: 0, len: BLOCK_LEN };
-        hash.update(&inner);
-        hash.finish()
+        self.finish(hash.finish())
+    }
+
+    /// The MAC of a message that fits into one block.
+    #[inline]
+    pub(crate) fn mac_short(&self, message: &ShortMessage) -> [u8; MAC_LEN] {
+        let mut chain = self.inner;
+        compress(&mut chain, &[message.0]);
+        self.finish(chain)
+    }
+
+    /// The outer hash, over the inner one.
+    #[inline]
+    fn finish(&self, inner: Chain) -> [u8; MAC_LEN] {
+        let message = ShortMessage::of_hash(inner);
+        let mut chain = self.outer;
+        compress(&mut chain, &[message.0]);
+        octets_of(chain)
+    }
+}
+
+impl Drop for HmacSha1 {
+    fn drop(&mut self) {
+        (self.inner, self.outer) = ([0; 5], [0; 5]);
+        optimization_barrier(self);
+    }
+}
+
+impl ZeroizeOnDrop for HmacSha1 {}
+
+#[inline]
+fn octets_of(chain: Chain) -> [u8; MAC_LEN] {
+    let mut octets = [0; MAC_LEN];
+    for (octets, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(chain) {
+        *octets = word.to_be_bytes();
+    }
+    octets
+}
+
+/// A message that fills one block together with SHA-1's padding, behind the block of the key.
+pub(crate) struct ShortMessage([u8; BLOCK_LEN]);
+
+impl ShortMessage {
+    /// The longest such message, in octets.
+    pub(crate) const MAX_LEN: usize = BLOCK_LEN - LENGTH_LEN - 1;
+
+    /// A message of zeros to be filled in.
+    ///
+    /// # Panics
+    /// When `len` is more than [`MAX_LEN`](Self::MAX_LEN).
+    #[inline]
+    pub(crate) fn zeros(len: usize) -> Self {
+        assert!(len <= Self::MAX_LEN, "a short message fits into one block");
+        let mut block = [0; BLOCK_LEN];
+        block[len] = 0x80;
+        block[BLOCK_LEN - LENGTH_LEN..].copy_from_slice(&(8 * (BLOCK_LEN + len) as u64).to_be_bytes());
+        Self(block)
+    }
+
+    #[inline]
+    fn of_hash(chain: Chain) -> Self {
+        let mut message = Self::zeros(MAC_LEN);
+        message.put(0, &octets_of(chain));
+        message
+    }
+
+    /// Writes a part of the message at octet `at` of it.
+    #[inline]
+    pub(crate) fn put(&mut self, at: usize, octets: &[u8]) {
+        self.0[at..at + octets.len()].copy_from_slice(octets);
     }
 }
 
 /// A SHA-1 under way behind a first block.
 struct Hash {
-    chain: [u32; 5],
+    chain: Chain,
     block: [u8; BLOCK_LEN],
     filled: usize,
     len: usize,
@@ -87,21 +160,17 @@ impl Hash {
 
     /// Pads (FIPS 180-4 §5.1.1) and gives the hash.
     #[inline]
-    fn finish(mut self) -> [u8; MAC_LEN] {
+    fn finish(mut self) -> Chain {
         let bits = 8 * self.len as u64;
         self.block[self.filled] = 0x80;
         self.block[self.filled + 1..].fill(0);
-        if self.filled + 1 > BLOCK_LEN - 8 {
+        if self.filled > ShortMessage::MAX_LEN {
             compress(&mut self.chain, &[self.block]);
             self.block = [0; BLOCK_LEN];
         }
-        self.block[BLOCK_LEN - 8..].copy_from_slice(&bits.to_be_bytes());
+        self.block[BLOCK_LEN - LENGTH_LEN..].copy_from_slice(&bits.to_be_bytes());
         compress(&mut self.chain, &[self.block]);
-        let mut out = [0; MAC_LEN];
-        for (octets, word) in out.as_chunks_mut::<4>().0.iter_mut().zip(self.chain) {
-            *octets = word.to_be_bytes();
-        }
-        out
+        self.chain
     }
 }
 
@@ -135,6 +204,11 @@ mod tests {
                 let expected = mac.chain_update(&data[..len]).finalize().into_bytes();
                 let own = HmacSha1::new(&data[..key_len]);
                 assert_eq!(own.mac(&[&data[..len]]), expected[..], "key {key_len}, data {len}");
+                if len <= ShortMessage::MAX_LEN {
+                    let mut message = ShortMessage::zeros(len);
+                    message.put(0, &data[..len]);
+                    assert_eq!(own.mac_short(&message), expected[..], "key {key_len}, short data {len}");
+                }
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use core::fmt;
 
-use zeroize::Zeroize;
+use zeroize::optimization_barrier;
 
 use crate::{
     CsbId,
-    hmac::{HmacSha1, MAC_LEN},
+    hmac::{HmacSha1, MAC_LEN, ShortMessage},
 };
 
 /// Octets of the blocks that the input key is split into: 256 bits (RFC 3830 §4.1.2).
@@ -60,8 +60,22 @@ impl PrfKey {
     /// Fills `out` with PRF(inkey, head ‖ tail).
     pub(crate) fn fill_parts(&self, head: &[u8], tail: &[u8], out: &mut [u8]) {
         out.fill(0);
-        for block in [&self.first].into_iter().chain(&self.second).chain(&self.more) {
-            xor_p(block, head, tail, out);
+        let blocks = [&self.first].into_iter().chain(&self.second).chain(&self.more);
+        let label_len = head.len() + tail.len();
+        if out.len() > MAC_LEN || MAC_LEN + label_len > ShortMessage::MAX_LEN {
+            blocks.for_each(|block| xor_p(block, head, tail, out));
+            return;
+        }
+        // The labels of the LTKM profile are this short: both MACs of P(s, label, 1) are of one block.
+        let mut first = ShortMessage::zeros(label_len);
+        first.put(0, head);
+        first.put(head.len(), tail);
+        let mut step = ShortMessage::zeros(MAC_LEN + label_len);
+        step.put(MAC_LEN, head);
+        step.put(MAC_LEN + head.len(), tail);
+        for block in blocks {
+            step.put(0, &block.mac_short(&first));
+            xor(out, block.mac_short(&step));
         }
     }
 }
@@ -71,15 +85,21 @@ fn xor_p(block: &HmacSha1, head: &[u8], tail: &[u8], out: &mut [u8]) {
     let mut a = block.mac(&[head, tail]);
     let mut chunks = out.chunks_mut(MAC_LEN).peekable();
     while let Some(chunk) = chunks.next() {
-        let mut step = block.mac(&[&a, head, tail]);
-        for (octet, key) in chunk.iter_mut().zip(&step) {
-            *octet ^= key;
-        }
-        step.zeroize();
+        xor(chunk, block.mac(&[&a, head, tail]));
         if chunks.peek().is_some() {
             a = block.mac(&[&a]);
         }
     }
+}
+
+/// XORs derived key material into `out`, and forgets it.
+#[inline]
+fn xor(out: &mut [u8], mut key: [u8; MAC_LEN]) {
+    for (octet, key) in out.iter_mut().zip(&key) {
+        *octet ^= key;
+    }
+    key = [0; MAC_LEN];
+    optimization_barrier(&key);
 }
 
 impl fmt::Debug for PrfKey {

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, optimization_barrier};
 
 use crate::{
     CsbId,
@@ -48,7 +48,8 @@ impl PresharedKey {
         let mut auth_key = [0; MAC_LEN];
         self.derive(PskConstant::AUTHENTICATION, csb_id, rand, &mut auth_key);
         let prepared = AuthKey(HmacSha1::new(&auth_key));
-        auth_key.zeroize();
+        auth_key = [0; MAC_LEN];
+        optimization_barrier(&auth_key);
         prepared
     }
 }
@@ -423,5 +424,46 @@ impl<'a> Parts<'a> {
             _ => return Err(Refused::Kind),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{payload::KeyValidity, registry::KeyDataType};
+
+    /// Key data of 21 octets, and so 3 of padding.
+    fn padded() -> (Vec<u8>, usize) {
+        let key =
+            KeyData { key_type: KeyDataType::TGK, key: &[6; 16], salt: None, kv: KeyValidity::Spi(&[]) };
+        let mut octets = vec![0xee; 24];
+        write_keys(&[key], &mut octets).unwrap();
+        (octets, key.encoded_len())
+    }
+
+    #[test]
+    fn the_padding_of_wrapped_key_data_is_zeros_up_to_whole_blocks_and_nothing_else() {
+        let (octets, len) = padded();
+        assert_eq!(octets[len..], [0, 0, 0]);
+        assert_eq!(unpadded(&octets, 100).unwrap().expose(), &octets[..len]);
+        let longer = [&octets[..], &[0; 8]].concat();
+        assert!(matches!(unpadded(&longer, 100), Err(OpenError::KeyData(DecodeError { at: 121, .. }))));
+        let mut other = octets.clone();
+        other[len + 1] = 1;
+        assert!(matches!(unpadded(&other, 100), Err(OpenError::KeyData(DecodeError { at: 121, .. }))));
+    }
+
+    #[test]
+    fn keys_are_shown_by_no_debug() {
+        let key = PresharedKey::new(b"secret");
+        assert_eq!(format!("{key:?}"), "PresharedKey");
+        assert_eq!(format!("{:?}", key.auth_key(CsbId(1), &[2; 16])), "AuthKey");
+        assert_eq!(format!("{:?}", Secret::from(&b"secret"[..])), "Secret");
+    }
+
+    #[test]
+    #[should_panic(expected = "a MIKEY key has at least one octet")]
+    fn no_key_is_not_a_key() {
+        let _ = PresharedKey::new(&[]);
     }
 }

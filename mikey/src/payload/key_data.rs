@@ -245,3 +245,104 @@ impl<'a> Iterator for KeyDataList<'a> {
         Some(key_data)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(keys: &[KeyData<'_>]) -> Result<Vec<u8>, MakeError> {
+        let mut out = vec![0; 2000];
+        let mut writer = Writer::new(&mut out);
+        for (index, key) in keys.iter().enumerate() {
+            key.encode(index + 1 == keys.len(), &mut writer)?;
+        }
+        let len = writer.written();
+        assert_eq!(len, keys.iter().map(KeyData::encoded_len).sum());
+        out.truncate(len);
+        Ok(out)
+    }
+
+    fn kinds() -> Vec<KeyData<'static>> {
+        let interval = KeyValidity::Interval { from: &[1, 2], to: &[3, 4, 5] };
+        let mut keys = Vec::new();
+        for kv in [KeyValidity::Null, KeyValidity::Spi(&[9; 255]), KeyValidity::Spi(&[]), interval] {
+            for key_type in [KeyDataType::TGK, KeyDataType::TGK_SALT, KeyDataType::TEK, KeyDataType::TEK_SALT]
+            {
+                let salt = key_type.has_salt().unwrap().then_some(&[7; 14][..]);
+                keys.push(KeyData { key_type, key: &[6; 16], salt, kv });
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn every_type_with_every_validity_survives_a_round_trip_and_no_truncation() {
+        for key in kinds() {
+            let octets = encode(&[key]).unwrap();
+            assert!(KeyDataList::parse(&octets).unwrap().eq([key]));
+            for len in 1..octets.len() {
+                assert!(KeyDataList::parse(&octets[..len]).is_err(), "{key} cut to {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_ends_where_its_last_member_says() {
+        let keys = kinds();
+        let octets = encode(&keys).unwrap();
+        assert!(KeyDataList::parse(&octets).unwrap().eq(keys));
+        let longer = [&octets[..], &[0]].concat();
+        let error = KeyDataList::parse(&longer).unwrap_err();
+        assert_eq!((error.at, error.kind), (octets.len(), DecodeErrorKind::Trailing { left: 1 }));
+        assert_eq!(KeyDataList::parse(&[]).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_unknown_type_or_validity_survives_in_the_last_member_alone() {
+        let other = KeyValidity::Other { kv_type: KvType(5), data: b"whatever" };
+        for key_type in [KeyDataType::TEK, KeyDataType(12)] {
+            let key = KeyData { key_type, key: &[6; 16], salt: None, kv: other };
+            let mut octets = encode(&[key]).unwrap();
+            assert!(KeyDataList::parse(&octets).unwrap().eq([key]));
+            assert!(matches!(encode(&[key, key]), Err(MakeError::OnlyLast { .. })));
+            octets[0] = PayloadType::KEY_DATA.0;
+            let kind = KeyDataList::parse(&octets).unwrap_err().kind;
+            assert!(matches!(kind, DecodeErrorKind::UnknownLength { .. }), "{kind}");
+        }
+    }
+
+    #[test]
+    fn no_validity_has_two_spellings() {
+        let key = |key_type, kv| KeyData { key_type, key: &[6], salt: None, kv };
+        let other = |kv_type| KeyValidity::Other { kv_type, data: &[] };
+        for refused in [key(KeyDataType::TGK, other(KvType::NULL)), key(KeyDataType(9), KeyValidity::Null)] {
+            assert_eq!(encode(&[refused]), Err(MakeError::Validity(KvType::NULL)));
+        }
+    }
+
+    #[test]
+    fn a_salt_where_the_type_has_none_is_refused() {
+        let key = |key_type, salt| KeyData { key_type, key: &[6], salt, kv: KeyValidity::Null };
+        for refused in [key(KeyDataType::TEK, Some(&[1][..])), key(KeyDataType::TEK_SALT, None)] {
+            assert_eq!(encode(&[refused]), Err(MakeError::Salt));
+        }
+    }
+
+    #[test]
+    fn another_payload_inside_of_a_kemac_is_refused_at_its_octet() {
+        let mut octets = encode(&kinds()[..2]).unwrap();
+        octets[0] = PayloadType::ID.0;
+        let error = KeyDataList::parse(&octets).unwrap_err();
+        assert_eq!(error.to_string(), "octet 0: payload ID (6) where Key data or nothing belongs");
+    }
+
+    #[test]
+    fn neither_key_nor_salt_is_shown() {
+        let key = KeyData { salt: Some(&[0x77; 14]), key_type: KeyDataType::TGK_SALT, ..kinds()[0] };
+        let octets = encode(&[key]).unwrap();
+        let shown = format!("{key} {key:?} {:?}", KeyDataList::parse(&octets).unwrap());
+        for secret in ["0606", "06, 06", "6, 6", "7777", "119"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+}

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this")]
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
+pub mod samples;
+
 use data_encoding::HEXLOWER;
 use mikey::{
     BcastSubtype, CsbId, IdType, MskId,
