@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use data_encoding::BASE64;
 
 use super::error::{DocumentError, Fault};
-use super::value::is_space;
+use super::value::{dense_base64, is_space};
 
 const UTF8_BOM: &[u8] = b"\xEF\xBB\xBF";
 
@@ -49,7 +49,7 @@ pub(super) fn open(body: &[u8], max_octets: usize) -> Result<Body<'_>, DocumentE
 
 fn open_base64(body: &[u8]) -> Result<Body<'static>, DocumentError> {
     let dense: Vec<u8> = body.iter().copied().filter(|b| !is_space(char::from(*b))).collect();
-    let mut document = BASE64.decode(&dense).map_err(|_| DocumentError::whole(Fault::NotXml))?;
+    let mut document = dense_base64(&dense).ok_or_else(|| DocumentError::whole(Fault::NotXml))?;
     refuse_wide_encodings(&document)?;
     let skipped = if document.starts_with(UTF8_BOM) { UTF8_BOM.len() } else { 0 };
     document.drain(..skipped);
@@ -119,6 +119,7 @@ mod tests {
         assert_eq!(fault(b"hello"), Fault::NotXml);
         assert_eq!(fault(b"aGVsbG8="), Fault::NotXml, "base64 of what is no XML");
         assert_eq!(fault(b"PGEvPg"), Fault::NotXml, "padding missing");
+        assert_eq!(fault(b"PGE=Lz4="), Fault::NotXml, "two pieces");
         assert_eq!(fault(b"\xFF\xFE<\0a\0"), Fault::Utf16);
         assert_eq!(fault(b"\0<\0a"), Fault::Utf16);
         assert_eq!(fault(b"<\0a\0"), Fault::Utf16);
