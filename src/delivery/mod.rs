@@ -6,6 +6,8 @@
 mod life;
 mod plan;
 mod terminal;
+#[cfg(test)]
+mod tests;
 
 pub use life::{Answered, Delivery, Kind, Reason, State};
 pub use plan::{Entropy, Rules, SmsAlone};
