@@ -15,3 +15,4 @@ pub mod secret;
 pub mod store;
 pub mod time;
 pub mod transport;
+pub mod units;

@@ -10,6 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use crate::units;
+
 /// Why a text is not the value it was given for, and what to do: the end of a sentence that the value begins.
 /// Never repeats the text, which may hold a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,48 +151,14 @@ impl FromStr for SmsSource {
     }
 }
 
-/// A number and its unit; the number is digits alone.
-fn number_and_unit(text: &str) -> Option<(u64, &str)> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    Some((number.parse().ok()?, unit))
-}
-
 /// Reads a duration such as `500ms`, `2s`, `5m`, `24h` or `7d`.
 pub(super) fn duration(text: &str) -> Result<Duration, Refused> {
-    number_and_unit(text)
-        .and_then(|(number, unit)| {
-            let milliseconds = match unit {
-                "ms" => 1,
-                "s" => 1000,
-                "m" => 60_000,
-                "h" => 3_600_000,
-                "d" => 86_400_000,
-                _ => return None,
-            };
-            number.checked_mul(milliseconds).map(Duration::from_millis)
-        })
-        .ok_or(Refused(
-            "is no duration: give a number and its unit, ms, s, m, h or d, such as \"10s\"".into(),
-        ))
+    units::parse_duration(text).or_else(|e| refused(e.to_string()))
 }
 
 /// Reads a size in octets such as `512B`, `64KiB`, `1MiB` or `1GiB`.
 pub(super) fn size(text: &str) -> Result<usize, Refused> {
-    number_and_unit(text)
-        .and_then(|(number, unit)| {
-            let octets = match unit {
-                "B" => 1,
-                "KiB" => 1 << 10,
-                "MiB" => 1 << 20,
-                "GiB" => 1 << 30,
-                _ => return None,
-            };
-            usize::try_from(number.checked_mul(octets)?).ok()
-        })
-        .ok_or(Refused(
-            "is no size: give a number and its unit, B, KiB, MiB or GiB, such as \"64KiB\"".into(),
-        ))
+    units::parse_size(text).or_else(|e| refused(e.to_string()))
 }
 
 /// Reads a socket address; port 0 stands for any free one.
