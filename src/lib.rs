@@ -1,5 +1,6 @@
 //! ltkmd delivers the long-term keys of mobile broadcast: one MIKEY message (LTKM) per terminal and key.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod delivery;

@@ -1,0 +1,169 @@
+//! Who may call: bearer tokens over TCP, the socket's mode over a unix socket.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+use super::routes;
+use crate::secret::Secret;
+
+/// What callers have to bring.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// The token of every call but the open ones, over TCP. `None`: nobody is let in over TCP.
+    pub admin_token: Option<Secret>,
+    /// The token that alone opens `?secrets=true`, and nothing else. `None`: nobody reads keys.
+    pub key_reader_token: Option<Secret>,
+    /// Whether the listener is a unix socket, whose mode decides in place of the admin token.
+    pub unix: bool,
+}
+
+/// What a call may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    /// Everything but reading secrets.
+    admin: bool,
+    /// Reading secrets.
+    key_reader: bool,
+    /// Whether it brought a token that is one of ours.
+    known: bool,
+    /// Whether it brought a token at all.
+    presented: bool,
+}
+
+impl Caller {
+    /// Lets the key reader read secrets and the administrator read the rest.
+    ///
+    /// # Errors
+    /// 401 without a token of ours, 403 with the other one.
+    pub(super) fn may_read_keys(self, secrets: bool) -> Result<(), Problem> {
+        match (secrets, self.admin, self.key_reader) {
+            (true, _, true) | (false, true, _) => Ok(()),
+            (true, _, false) if self.known => {
+                Err(Problem::forbidden("secrets=true takes the key_reader_token as the bearer and no other"))
+            }
+            (true, _, false) => Err(Problem::unauthorized(
+                self.presented,
+                "secrets=true takes the key_reader_token as the bearer, over a unix socket too",
+            )),
+            (false, false, _) => Err(Problem::forbidden(READER_ALONE)),
+        }
+    }
+}
+
+const READER_ALONE: &str = "the key_reader_token opens secrets=true of a service's keys and nothing else";
+
+impl Auth {
+    /// Compares in constant time; both tokens always, so that the time tells nothing of which it was.
+    fn caller(&self, headers: &HeaderMap) -> Caller {
+        let token = bearer(headers);
+        let is = |ours: &Option<Secret>| match (ours, &token) {
+            (Some(ours), Some(token)) => !ours.is_empty() && ours == token,
+            _ => false,
+        };
+        let (admin, key_reader) = (is(&self.admin_token), is(&self.key_reader_token));
+        let presented = token.is_some();
+        Caller { admin: admin || self.unix, key_reader, known: admin || key_reader, presented }
+    }
+}
+
+/// The bearer token (RFC 6750 §2.1); two `Authorization` fields are none.
+fn bearer(headers: &HeaderMap) -> Option<Secret> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    let (scheme, token) = field.as_bytes().split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| Secret::from(token.trim_ascii()))
+}
+
+/// Stands before every route: who calls, may they, and a line for each change.
+pub(super) async fn gate(State(auth): State<Arc<Auth>>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut response = match admit(&auth, &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => {
+            tracing::info!(target: "ltkmd::audit", %method, path, why = problem.detail(), "refused a caller");
+            problem.into_response()
+        }
+    };
+    if method != Method::GET && method != Method::HEAD {
+        let (status, elapsed) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
+        tracing::info!(target: "ltkmd::audit", %method, path, status, elapsed_ms = elapsed, "admin call");
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn admit(auth: &Auth, request: &mut Request) -> Result<(), Problem> {
+    let matched = request.extensions().get::<MatchedPath>().map(|m| m.as_str().to_owned());
+    let matched = matched.as_deref().unwrap_or_default();
+    if routes::is_open(matched) {
+        return Ok(());
+    }
+    let caller = auth.caller(request.headers());
+    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+    if caller.admin || (caller.key_reader && matched == routes::KEYS && reads) {
+        request.extensions_mut().insert(caller);
+        return Ok(());
+    }
+    if caller.key_reader {
+        return Err(Problem::forbidden(READER_ALONE));
+    }
+    Err(Problem::unauthorized(caller.presented, "this call takes the admin_token as the bearer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn auth(unix: bool) -> Auth {
+        let secret = |text: &str| Some(Secret::from(text.as_bytes()));
+        Auth { admin_token: secret("admin"), key_reader_token: secret("reader"), unix }
+    }
+
+    fn headers(fields: &[&str]) -> HeaderMap {
+        fields.iter().map(|f| (AUTHORIZATION, HeaderValue::from_str(f).expect("ASCII"))).collect()
+    }
+
+    #[test]
+    fn each_token_opens_its_own_door_alone() {
+        let admin = auth(false).caller(&headers(&["Bearer admin"]));
+        assert!(admin.may_read_keys(false).is_ok() && admin.may_read_keys(true).is_err());
+        let reader = auth(false).caller(&headers(&["bearer reader"]));
+        assert!(reader.may_read_keys(true).is_ok() && reader.may_read_keys(false).is_err());
+    }
+
+    #[test]
+    fn over_a_unix_socket_everything_is_open_but_secrets() {
+        let nobody = auth(true).caller(&headers(&[]));
+        assert!(nobody.admin && nobody.may_read_keys(true).is_err_and(|p| p.status() == 401));
+        let admin = auth(true).caller(&headers(&["Bearer admin"]));
+        assert!(admin.may_read_keys(true).is_err_and(|p| p.status() == 403));
+    }
+
+    #[test]
+    fn what_is_no_token_of_ours_opens_nothing() {
+        for fields in [
+            &["Bearer"][..],
+            &["Bearer "],
+            &["Bearer adm"],
+            &["Bearer admin2"],
+            &["Basic admin"],
+            &["admin"],
+            &["Bearer admin", "Bearer admin"],
+            &[],
+        ] {
+            let caller = auth(false).caller(&headers(fields));
+            assert!(!caller.admin && !caller.key_reader, "{fields:?}");
+        }
+        let unset = Auth { admin_token: Some(Secret::from(&b""[..])), key_reader_token: None, unix: false };
+        assert!(!unset.caller(&headers(&["Bearer "])).admin);
+    }
+}

@@ -1,0 +1,171 @@
+//! Reading bodies under limits: of size, and of the time a slow caller may take.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::problem::Problem;
+
+/// Octets of a JSON body at most.
+pub(super) const MAX_BODY: usize = 1 << 20;
+
+/// How long a body may keep the daemon waiting, besides what [`MIN_RATE`] grants.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Octets a second that a long body has to bring.
+const MIN_RATE: u64 = 1024;
+
+/// A body's frames; the time spent on waiting for them is bounded.
+pub(super) struct Frames {
+    body: Body,
+    received: u64,
+    waited: Duration,
+    patience: Duration,
+}
+
+impl Frames {
+    /// The body's frames under the usual patience.
+    pub(super) fn new(body: Body) -> Self {
+        Self { body, received: 0, waited: Duration::ZERO, patience: PATIENCE }
+    }
+
+    /// The next octets; `None` at the end.
+    ///
+    /// # Errors
+    /// 408: too slow. 400: the connection or the transfer coding broke.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        loop {
+            let granted = self.patience + Duration::from_secs(self.received / MIN_RATE);
+            let left = granted.saturating_sub(self.waited).min(self.patience);
+            let began = Instant::now();
+            let frame = tokio::time::timeout(left, self.body.frame()).await.map_err(|_| {
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time: send it faster")
+            })?;
+            self.waited += began.elapsed();
+            match frame {
+                None => return Ok(None),
+                Some(Err(_)) => return Err(Problem::unreadable("the body broke off")),
+                Some(Ok(frame)) => {
+                    if let Ok(octets) = frame.into_data() {
+                        self.received += octets.len() as u64;
+                        return Ok(Some(octets));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Checks the media type; parameters do not matter.
+///
+/// # Errors
+/// 415 for another one or none.
+pub(super) fn media_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
+    let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    let detail = format!("the Content-Type has to be {wanted}");
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+/// A JSON document, or no body at all.
+pub(super) struct Json(Option<Value>);
+
+impl Json {
+    /// The document of a call that needs one.
+    ///
+    /// # Errors
+    /// 400: there is none.
+    pub(super) fn required(self) -> Result<Value, Problem> {
+        self.0.ok_or_else(|| Problem::unreadable("the body is empty: send a JSON document"))
+    }
+
+    /// The document of a call that can do without.
+    pub(super) fn optional(self) -> Option<Value> {
+        self.0
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Json {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let too_large = || {
+            let detail = format!("the body is larger than {MAX_BODY} octets");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        };
+        let told = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+        if told.is_some_and(|length| length > MAX_BODY) {
+            return Err(too_large());
+        }
+        if parts.headers.contains_key(CONTENT_TYPE) {
+            media_type(&parts.headers, "application/json")?;
+        }
+        let mut frames = Frames::new(body);
+        let mut octets = Zeroizing::new(Vec::with_capacity(told.unwrap_or(4096)));
+        while let Some(more) = frames.next().await? {
+            if octets.len() + more.len() > MAX_BODY {
+                return Err(too_large());
+            }
+            octets.extend_from_slice(&more);
+        }
+        if octets.is_empty() {
+            return Ok(Self(None));
+        }
+        media_type(&parts.headers, "application/json")?;
+        parse(&octets).map(Some).map(Self).map_err(|why| Problem::unreadable(format!("the body {why}")))
+    }
+}
+
+/// Parses JSON; the error is the end of a sentence and repeats nothing of the text.
+pub(super) fn parse(octets: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(octets).map_err(|e| {
+        let kind = match e.classify() {
+            serde_json::error::Category::Eof => "ends too early",
+            _ => "is no JSON",
+        };
+        format!("{kind} (line {}, column {})", e.line(), e.column())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_stalls_is_given_up() {
+        struct Stalled;
+        impl hyper::body::Body for Stalled {
+            type Data = Bytes;
+            type Error = std::convert::Infallible;
+            fn poll_frame(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+                std::task::Poll::Pending
+            }
+        }
+        let patience = Duration::ZERO;
+        let mut frames = Frames { patience, ..Frames::new(Body::new(Stalled)) };
+        let problem = frames.next().await.expect_err("a timeout");
+        assert_eq!(problem.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+
+    #[test]
+    fn a_parse_error_repeats_nothing_of_the_text() {
+        let why = parse(br#"{"mrk": "c2VjcmV0"#).expect_err("broken");
+        assert_eq!(why, "ends too early (line 1, column 17)");
+        assert!(parse(b"{\"a\": secret}").is_err_and(|why| !why.contains("secret")));
+    }
+}

@@ -1,0 +1,103 @@
+//! The embedded store with a switch that makes it fail.
+
+use std::sync::Mutex;
+
+use crate::delivery::{Delivery, Terminal};
+use crate::id::{BTid, JobId, SubscriberId, TerminalKey};
+use crate::keys::Catalogue;
+use crate::store::{
+    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, EmbeddedStore, Job, Scope, Sealer, Store,
+    StoreError, StoreFuture, Subscriber, TerminalFilter,
+};
+use crate::time::Timestamp;
+
+pub(super) struct Faulty {
+    inner: EmbeddedStore,
+    pub(super) fault: Mutex<Option<StoreError>>,
+}
+
+impl Faulty {
+    pub(super) fn new(inner: EmbeddedStore) -> Self {
+        Self { inner, fault: Mutex::new(None) }
+    }
+
+    fn or_fail<'a, T: Send + 'a>(&'a self, works: StoreFuture<'a, T>) -> StoreFuture<'a, T> {
+        match self.fault.lock().expect("no panic").clone() {
+            Some(error) => Box::pin(async { Err(error) }),
+            None => works,
+        }
+    }
+}
+
+impl Store for Faulty {
+    fn sealer(&self) -> &Sealer {
+        self.inner.sealer()
+    }
+    fn catalogue(&self) -> StoreFuture<'_, Catalogue> {
+        self.or_fail(self.inner.catalogue())
+    }
+    fn write_catalogue(&self, writes: Vec<CatalogueWrite>) -> StoreFuture<'_, ()> {
+        match self.fault.lock().expect("no panic").clone() {
+            Some(error) => Box::pin(async { Err(error) }),
+            None => self.inner.write_catalogue(writes),
+        }
+    }
+    fn terminal<'a>(&'a self, btid: &'a BTid) -> StoreFuture<'a, Option<Terminal>> {
+        self.or_fail(self.inner.terminal(btid))
+    }
+    fn terminals(&self, keys: Vec<TerminalKey>) -> StoreFuture<'_, Vec<Terminal>> {
+        self.or_fail(self.inner.terminals(keys))
+    }
+    fn subscriber<'a>(&'a self, id: &'a SubscriberId) -> StoreFuture<'a, Option<(Subscriber, Vec<BTid>)>> {
+        self.or_fail(self.inner.subscriber(id))
+    }
+    fn update(&self, scope: Scope, decide: Decide) -> StoreFuture<'_, ()> {
+        match self.fault.lock().expect("no panic").clone() {
+            Some(error) => Box::pin(async { Err(error) }),
+            None => self.inner.update(scope, decide),
+        }
+    }
+    fn take_due(&self, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
+        self.inner.take_due(now, limit)
+    }
+    fn next_due(&self) -> Option<Timestamp> {
+        self.inner.next_due()
+    }
+    fn list_terminals(
+        &self,
+        filter: TerminalFilter,
+        after: Option<TerminalKey>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<Terminal>> {
+        self.or_fail(self.inner.list_terminals(filter, after, limit))
+    }
+    fn list_deliveries(
+        &self,
+        filter: DeliveryFilter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<(BTid, Delivery, Cursor)>> {
+        self.or_fail(self.inner.list_deliveries(filter, after, limit))
+    }
+    fn job(&self, id: JobId) -> StoreFuture<'_, Option<Job>> {
+        self.or_fail(self.inner.job(id))
+    }
+    fn jobs(&self, limit: usize) -> StoreFuture<'_, Vec<Job>> {
+        self.or_fail(self.inner.jobs(limit))
+    }
+    fn new_job_id(&self) -> JobId {
+        self.inner.new_job_id()
+    }
+    fn counts(&self) -> Counts {
+        self.inner.counts()
+    }
+    fn probe(&self) -> StoreFuture<'_, ()> {
+        self.or_fail(self.inner.probe())
+    }
+    fn take_commit_times(&self) -> Vec<f64> {
+        self.inner.take_commit_times()
+    }
+    fn close(&self) -> StoreFuture<'_, ()> {
+        self.inner.close()
+    }
+}
