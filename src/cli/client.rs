@@ -18,6 +18,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// Octets of an answer's body at most, unless [`Client::max_body`] says otherwise: a page of 1,000 items with
 /// room to spare.
@@ -154,6 +156,21 @@ pub enum ClientError {
     },
 }
 
+/// TLS over TCP connections: whom to believe, and who is to answer.
+#[derive(Clone)]
+pub struct Tls {
+    /// What connections are made with.
+    pub connector: TlsConnector,
+    /// The server's name.
+    pub name: ServerName<'static>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// One connection to one server; an exchange at a time.
 #[derive(Debug)]
 pub struct Client {
@@ -164,6 +181,8 @@ pub struct Client {
     pub max_body: usize,
     /// The address that TCP connections leave from; `None`: the system's choice.
     pub local: Option<IpAddr>,
+    /// TLS over TCP connections; `None`: plain HTTP.
+    pub tls: Option<Tls>,
     host: HeaderValue,
     sender: Option<SendRequest<Body>>,
 }
@@ -176,7 +195,8 @@ impl Client {
             Endpoint::Unix(_) => "localhost".to_owned(),
         };
         let host = HeaderValue::from_str(&host).expect("a host name or an address is visible ASCII");
-        Self { endpoint, timeout: Some(TIMEOUT), max_body: MAX_BODY, local: None, host, sender: None }
+        let (timeout, max_body) = (Some(TIMEOUT), MAX_BODY);
+        Self { endpoint, timeout, max_body, local: None, tls: None, host, sender: None }
     }
 
     /// The server.
@@ -273,7 +293,13 @@ impl Client {
                     match socket.connect(address).await {
                         Ok(stream) => {
                             stream.set_nodelay(true)?;
-                            return Ok(handshake(stream).await);
+                            return match &self.tls {
+                                None => Ok(handshake(stream).await),
+                                Some(tls) => {
+                                    Ok(handshake(tls.connector.connect(tls.name.clone(), stream).await?)
+                                        .await)
+                                }
+                            };
                         }
                         Err(error) => failure = error,
                     }

@@ -47,6 +47,17 @@ impl Challenge {
     /// # Errors
     /// A line that cannot be read, or nothing that can be answered.
     pub fn strongest<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, ClientError> {
+        Self::choose(lines, None)
+    }
+
+    /// As [`Self::strongest`], but of the algorithm `wanted` alone when there is one.
+    ///
+    /// # Errors
+    /// As [`Self::strongest`].
+    pub fn choose<'a>(
+        lines: impl IntoIterator<Item = &'a [u8]>,
+        wanted: Option<Algorithm>,
+    ) -> Result<Self, ClientError> {
         let mut best: Option<Self> = None;
         for line in lines {
             let found = challenges(line)
@@ -69,6 +80,9 @@ impl Challenge {
                 let (Some(realm), Some(nonce)) = (params.take("realm"), params.take("nonce")) else {
                     continue;
                 };
+                if wanted.is_some_and(|wanted| wanted != algorithm) {
+                    continue;
+                }
                 if qops.is_empty() || best.as_ref().is_some_and(|best| best.algorithm >= algorithm) {
                     continue;
                 }

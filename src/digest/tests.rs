@@ -135,6 +135,16 @@ fn the_strongest_challenge_is_taken_wherever_it_stands() {
 }
 
 #[test]
+fn a_wanted_algorithm_is_taken_before_a_stronger_one_or_none_is() {
+    let lines = server().challenges(START, [1; 16], false);
+    let lines = || lines.iter().map(String::as_bytes);
+    let chosen = Challenge::choose(lines(), Some(Algorithm::Md5)).expect("a challenge");
+    assert_eq!(chosen.algorithm, Algorithm::Md5);
+    let sha_256_alone = lines().take(1);
+    assert_eq!(Challenge::choose(sha_256_alone, Some(Algorithm::Md5)), Err(ClientError::NoChallenge));
+}
+
+#[test]
 fn the_strongest_challenge_of_one_shared_line_keeps_its_own_parameters() {
     let lines = server().challenges(START, [1; 16], true).join(", ");
     let best = Challenge::strongest([lines.as_bytes()]).expect("a challenge");
