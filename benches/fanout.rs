@@ -31,9 +31,12 @@ fn address(i: usize) -> IpAddr {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let sizes: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.replace('_', "").parse().ok()).collect();
+    let sizes: Vec<usize> =
+        std::env::args().skip(1).filter_map(|a| a.replace('_', "").parse().ok()).collect();
     let sizes = if sizes.is_empty() { vec![100_000, 1_000_000] } else { sizes };
-    println!("| terminals | bare send, /s | fan-out, /s | of bare | registered, /s | RSS, octets a terminal | reopened in |");
+    println!(
+        "| terminals | bare send, /s | fan-out, /s | of bare | registered, /s | RSS, octets a terminal | reopened in |"
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for terminals in sizes {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -90,7 +93,10 @@ async fn measure(terminals: usize) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn engine(store: Arc<dyn Store>, udp: Arc<dyn Outbox>) -> Result<Arc<Engine>, Box<dyn std::error::Error>> {
+async fn engine(
+    store: Arc<dyn Store>,
+    udp: Arc<dyn Outbox>,
+) -> Result<Arc<Engine>, Box<dyn std::error::Error>> {
     let rules = Rules {
         preference: vec![Method::Http, Method::Udp],
         verify: true,

@@ -1,3 +1,7 @@
-//! The daemon's program.
+//! The program: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ltkmd::cli::main()
+}

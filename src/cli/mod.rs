@@ -1,5 +1,61 @@
-//! The command line: one file per command.
+//! The command line: one file or folder per command.
 
 pub mod check;
 pub mod client;
+mod serve;
 pub mod ue;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Where the configuration is when nothing else is said.
+const CONFIG: &str = "/etc/ltkmd/ltkmd.toml";
+
+/// Delivers the long-term keys of mobile broadcast (MBMS, OMA BCAST smartcard profile) to terminals: LTKMs inside
+/// HTTP answers and over UDP, verified, resent, remembered.
+#[derive(Debug, Parser)]
+#[command(name = "ltkmd", version, propagate_version = true, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM or SIGINT
+    Serve(ConfigArgument),
+    /// Validate a configuration and everything it points to
+    Check(ConfigArgument),
+    /// Be a terminal: register, take LTKMs, verify them
+    Ue(ue::UeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+}
+
+/// Reads the program's arguments and runs the command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Serve(argument) => serve::run(&argument.config),
+        Command::Check(argument) => check::run(&argument.config),
+        Command::Ue(args) => run(ue::run(args)),
+    }
+}
+
+/// Runs a command that waits for the network.
+fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("ltkmd: the runtime cannot be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

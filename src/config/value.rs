@@ -315,9 +315,11 @@ text_value! {
 }
 
 impl LogFilter {
-    /// The filter itself.
+    /// The filter itself. The storage engine's own lines are for its makers: only its warnings are shown,
+    /// unless a directive names `fjall` or `lsm_tree`.
     pub fn env_filter(&self) -> EnvFilter {
-        EnvFilter::builder().parse(&self.0).expect("the directives were read when the filter was made")
+        let directives = format!("fjall=warn,lsm_tree=warn,{}", self.0);
+        EnvFilter::builder().parse(directives).expect("the directives were read when the filter was made")
     }
 }
 

@@ -1,0 +1,268 @@
+//! The daemon as a whole: what is started in which order, what can change while it runs, how it ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use crate::admin::{self, AdminListener};
+use crate::config::{self, AdminListen};
+use crate::digest::{self, Authenticator, DigestConfig};
+use crate::engine::{self, Engine};
+use crate::id::Method;
+use crate::metrics::Metrics;
+use crate::store::{EmbeddedStore, Store, StoreError};
+use crate::transport::http::{self, HttpListener};
+use crate::transport::udp::{self, UdpPort};
+
+/// How long a store that cannot be opened now is left alone before the next try.
+const REOPEN: Duration = Duration::from_secs(1);
+
+/// Beyond the HTTP drain: for pages, resends and datagrams that were under way.
+const WIND_UP: Duration = Duration::from_secs(5);
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be bound.
+    #[error("{0}")]
+    Bind(#[from] io::Error),
+    /// The store cannot be opened, and waiting would not help.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A running daemon.
+pub struct Daemon {
+    engine: Arc<Engine>,
+    store: Arc<dyn Store>,
+    service: Arc<http::Service>,
+    limits: Arc<RwLock<http::Limits>>,
+    http: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
+    admin: AdminListen,
+    shutdown: watch::Sender<bool>,
+    tasks: JoinSet<&'static str>,
+}
+
+impl Daemon {
+    /// Binds, opens the store, and serves. While a store that may come back cannot be opened (a full or
+    /// missing disk), terminals get 503 and this waits.
+    ///
+    /// # Errors
+    /// An address that cannot be bound; a store that waiting does not mend.
+    pub async fn start(settings: &config::Settings) -> Result<Self, StartError> {
+        let listeners = http::bind(&settings.http.listen).await?;
+        let port = Arc::new(UdpPort::bind(&settings.udp.listen, settings.udp.port.get())?);
+        let admin = bind_admin(&settings.admin.listen).await?;
+        let store = open_store(settings, &listeners).await?;
+
+        let reasons = digest::Reason::ALL.map(digest::Reason::as_str);
+        let metrics = Arc::new(Metrics::new(&reasons));
+        let outbox: Arc<dyn engine::Outbox> = Arc::<UdpPort>::clone(&port);
+        let engine =
+            Arc::new(Engine::new(Arc::clone(&store), engine_settings(settings), metrics, outbox).await?);
+        let service = Arc::new(http_service(settings, Arc::clone(&engine))?);
+        let limits = Arc::new(RwLock::new(http_limits(settings)));
+        let listener = HttpListener::new(listeners, Arc::clone(&service), Arc::clone(&limits));
+
+        let (shutdown, ending) = watch::channel(false);
+        let (http, udp) = (listener.local_addresses()?, port.local_addresses()?);
+        let admin_at = admin.local_addr().map_or_else(|| settings.admin.listen.clone(), AdminListen::Tcp);
+        let store_latch = engine.add_latch("store");
+        store_latch.store(true, Ordering::Relaxed);
+        for listening in ["http", "udp"] {
+            engine.add_latch(listening).store(true, Ordering::Relaxed);
+        }
+        let mut tasks = JoinSet::new();
+        let auth = admin::Auth {
+            admin_token: settings.admin.admin_token.clone(),
+            key_reader_token: settings.admin.key_reader_token.clone(),
+            unix: admin.is_unix(),
+        };
+        let of = || (Arc::clone(&engine), ending.clone());
+        let (e, s) = of();
+        tasks.spawn(async move {
+            if let Err(error) = admin::serve(admin, e, auth, s).await {
+                tracing::error!(%error, "the admin API ended");
+            }
+            "admin requests"
+        });
+        let s = ending.clone();
+        tasks.spawn(async move {
+            listener.serve(s).await;
+            "http requests"
+        });
+        let (e, s) = of();
+        tasks.spawn(async move {
+            udp::run_intake(port, e, s).await;
+            "verification messages"
+        });
+        let (e, s) = of();
+        tasks.spawn(async move {
+            e.run_fanout(s).await;
+            "fan-out pages"
+        });
+        let (e, s) = of();
+        tasks.spawn(async move {
+            e.run_resends(s).await;
+            "resends"
+        });
+        let (e, s) = of();
+        tasks.spawn(async move {
+            e.run_schedule(s).await;
+            "the schedule"
+        });
+        let (e, s) = of();
+        tasks.spawn(async move {
+            e.run_probe(store_latch, s).await;
+            "the store's probe"
+        });
+        Ok(Self { engine, store, service, limits, http, udp, admin: admin_at, shutdown, tasks })
+    }
+
+    /// Where terminals' requests are taken.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        &self.http
+    }
+
+    /// Where LTKMs leave from and verification messages arrive.
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    /// Where the admin API listens.
+    pub fn admin_address(&self) -> &AdminListen {
+        &self.admin
+    }
+
+    /// The engine, for who runs the daemon inside the process.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Takes over what can change while it runs: HTTP limits and timeouts, the TLS certificate.
+    pub fn reload(&self, settings: &config::Settings) {
+        *self.limits.write().expect("no holder of this lock panics") = http_limits(settings);
+        self.service.max_items.store(settings.http.max_items, Ordering::Relaxed);
+    }
+
+    /// Ends: takes nothing new, finishes what is under way up to the deadline, closes the store. Says what
+    /// was left.
+    pub async fn shutdown(mut self) {
+        self.shutdown.send_replace(true);
+        let drain = self.limits.read().expect("no holder of this lock panics").drain;
+        let deadline = tokio::time::Instant::now() + drain + WIND_UP;
+        while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
+            match ended {
+                Ok(what) => tracing::debug!(what, "drained"),
+                Err(error) => tracing::error!(%error, "a task broke"),
+            }
+        }
+        let left = self.tasks.len();
+        if left > 0 {
+            tracing::warn!(tasks = left, "not drained at the deadline");
+            self.tasks.abort_all();
+        }
+        let counts = self.store.counts();
+        let open: u64 = counts.open.iter().sum();
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "closing the store");
+        }
+        tracing::info!(deliveries = open, "ended; open deliveries go on at the next start");
+    }
+}
+
+async fn bind_admin(listen: &AdminListen) -> io::Result<AdminListener> {
+    let bound = match listen {
+        AdminListen::Tcp(address) => AdminListener::tcp(*address).await,
+        AdminListen::Unix(path) => AdminListener::unix(path),
+    };
+    bound.map_err(|e| io::Error::new(e.kind(), format!("admin.listen: {listen} cannot be bound: {e}")))
+}
+
+/// Opens the store, answering 503 for as long as it cannot be opened but may come back.
+async fn open_store(
+    settings: &config::Settings,
+    listeners: &[TcpListener],
+) -> Result<Arc<dyn Store>, StoreError> {
+    let mut told = false;
+    loop {
+        let dir = settings.store.directory.path().to_owned();
+        let key: Option<Zeroizing<[u8; 32]>> = match &settings.store.store_key {
+            Some(key) => {
+                let octets = key.expose().try_into();
+                Some(Zeroizing::new(
+                    octets.map_err(|_| StoreError::Open("store_key holds 32 octets".to_owned()))?,
+                ))
+            }
+            None => None,
+        };
+        let opening = tokio::task::spawn_blocking(move || EmbeddedStore::open(&dir, key.map(|k| *k)));
+        let opened = opening.await.map_err(|e| StoreError::Open(format!("opening broke off: {e}")))?;
+        match opened {
+            Ok(store) => return Ok(Arc::new(store)),
+            Err(error) if error.is_retriable() => {
+                if !told {
+                    tracing::error!(%error, "not ready; trying again each second");
+                    told = true;
+                }
+                http::refuse_for(listeners, REOPEN).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn engine_settings(settings: &config::Settings) -> engine::Settings {
+    let mut rules = settings.delivery_rules();
+    if settings.sms.is_some() {
+        tracing::warn!("[sms] is checked, but this version does not send SMS: the method stays off");
+        rules.preference.retain(|m| *m != Method::Sms);
+    }
+    engine::Settings {
+        rules,
+        identity: engine::Identity {
+            fqdn: settings.node.fqdn.as_str().to_owned(),
+            id_type: settings.mikey.id_type,
+        },
+        retain: settings.keys.retain,
+        udp_rate: settings.udp.rate.map(std::num::NonZeroU32::get),
+    }
+}
+
+fn http_service(settings: &config::Settings, engine: Arc<Engine>) -> Result<http::Service, StoreError> {
+    let mut secret = Zeroizing::new([0u8; 32]);
+    getrandom::fill(&mut *secret)
+        .map_err(|e| StoreError::Open(format!("the system gives no randomness: {e}")))?;
+    let config = DigestConfig {
+        fqdn: settings.node.fqdn.as_str().to_owned(),
+        algorithms: settings.digest.algorithms.clone(),
+        nonce_lifetime: settings.digest.nonce_lifetime,
+        max_nonces: digest::DEFAULT_MAX_NONCES,
+    };
+    Ok(http::Service {
+        engine,
+        authenticator: Authenticator::new(config, secret),
+        path: settings.http.path.as_str().to_owned(),
+        trusted_proxies: settings.http.trusted_proxies.clone(),
+        children: settings.xml.children,
+        max_items: AtomicUsize::new(settings.http.max_items),
+    })
+}
+
+fn http_limits(settings: &config::Settings) -> http::Limits {
+    http::Limits {
+        max_connections: settings.http.max_connections,
+        request_timeout: settings.http.request_timeout,
+        max_body: settings.http.max_body,
+        drain: settings.http.drain,
+        tls: settings.http.tls.as_ref().map(|tls| Arc::clone(&tls.server)),
+    }
+}
