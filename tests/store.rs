@@ -4,8 +4,14 @@
 
 #[path = "store/conformance.rs"]
 mod conformance;
+#[path = "store/embedded.rs"]
+mod embedded;
+#[path = "store/full_disk.rs"]
+mod full_disk;
 #[path = "store/harness.rs"]
 mod harness;
+#[path = "store/histories.rs"]
+mod histories;
 
 use harness::Factory;
 use ltkmd::store::EmbeddedStore;

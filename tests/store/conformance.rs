@@ -42,6 +42,10 @@ macro_rules! conformance_tests {
     (@ $factory:ty, $($name:ident),+) => {
         mod embedded_conformance {
             $(#[test] fn $name() { $crate::conformance::$name::<$factory>() })+
+            #[test]
+            fn counters_equal_a_recount_after_random_histories() {
+                $crate::histories::counters_equal_a_recount_after_random_histories::<$factory>()
+            }
         }
     };
 }

@@ -21,6 +21,8 @@ const BATCH: usize = 512;
 const BATCH_TIME: Duration = Duration::from_millis(20);
 /// How long background work may hold a commit up before it counts as broken.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A commit that takes longer is told.
+const SLOW: Duration = Duration::from_millis(250);
 /// When a terminal whose look at its due time was refused comes again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -191,8 +193,13 @@ impl Committer {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+        let waited = begun.elapsed();
         self.batch.commit(&spaces)?;
-        self.shared.note_commit(begun.elapsed());
+        let took = begun.elapsed();
+        if took > SLOW {
+            tracing::warn!(?took, ?waited, "a slow commit; waited is for flushes and compaction");
+        }
+        self.shared.note_commit(took);
         Ok(())
     }
 
