@@ -30,7 +30,7 @@ enum Command {
     /// Validate a configuration and everything it points to
     Check(ConfigArgument),
     /// Be a terminal: register, take LTKMs, verify them
-    Ue(ue::UeArgs),
+    Ue(Box<ue::UeArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(argument) => serve::run(&argument.config),
         Command::Check(argument) => check::run(&argument.config),
-        Command::Ue(args) => run(ue::run(args)),
+        Command::Ue(args) => run(ue::run(*args)),
     }
 }
 
