@@ -9,7 +9,7 @@ use mikey::{
     payload::{KeyDataList, Payload, SrtpId},
     prf::PskConstant,
     psk::{self, Acceptance, PresharedKey},
-    verification::Verification,
+    verification::{BASE_LEN, Verification},
 };
 
 /// The pre-shared key under which inputs are opened and checked.
@@ -60,7 +60,7 @@ pub fn open(octets: &[u8]) {
         Err(error) => assert_ne!(error, OpenError::WrongMac, "the MAC has been put right"),
     }
     let Ok(opened) = ltkm::open_accepting(&key, &authentic, true) else { return };
-    let mut answer = vec![0; 42 + opened.idr.len()];
+    let mut answer = vec![0; BASE_LEN + opened.idr.len()];
     assert_eq!(opened.verification(&mut answer), Ok(answer.len()));
     let verification = Verification::parse(&answer).expect("what is made can be read");
     assert_eq!(verification.check(&key, opened.csb_id, &opened.rand, &opened.idi), Ok(()));

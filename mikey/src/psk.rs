@@ -84,7 +84,7 @@ impl fmt::Debug for AuthKey {
     }
 }
 
-/// How [`write`] protects a message.
+/// How [`write()`] protects a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protection<'a> {
     /// The algorithm that encrypts the Key data; the MAC is always HMAC-SHA-1-160.

@@ -1,10 +1,9 @@
 //! Key data transport encryption (RFC 3830 §4.2.3): AES-CM and AES key wrap (RFC 3394).
 
 use aes::{Aes128Dec, Aes128Enc};
-use cipher::{Block, BlockCipherDecrypt, BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher};
-use ctr::CtrCore;
+use cipher::{Block, BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroizing, optimization_barrier};
 
 use crate::{
     CsbId,
@@ -29,16 +28,33 @@ fn encryption_key(key: &PrfKey, csb_id: CsbId, rand: &[u8]) -> Zeroizing<[u8; KE
 /// IV = (S XOR (0x0000 ‖ CSB ID ‖ T)) ‖ 0x0000, with the timestamp as 64 bits.
 pub(crate) fn aes_cm(key: &PrfKey, csb_id: CsbId, rand: &[u8], t: u64, data: &mut [u8]) {
     let encr_key = encryption_key(key, csb_id, rand);
-    let mut iv = [0; 16];
-    key.derive_from_psk(PskConstant::SALT, csb_id, rand, &mut iv[..SALT_LEN]);
+    let mut iv = [0; SALT_LEN];
+    key.derive_from_psk(PskConstant::SALT, csb_id, rand, &mut iv);
     let csb_id_and_t = csb_id.0.to_be_bytes().into_iter().chain(t.to_be_bytes());
     for (octet, mask) in iv[2..].iter_mut().zip(csb_id_and_t) {
         *octet ^= mask;
     }
-    let cipher = Aes128Enc::new(&(*encr_key).into());
-    // At most 4,096 blocks fit into a KEMAC, so that the 16 low bits of the counter never overflow.
-    type Ctr = cipher::StreamCipherCoreWrapper<CtrCore<Aes128Enc, ctr::flavors::Ctr32BE>>;
-    Ctr::from_core(CtrCore::inner_iv_init(cipher, &iv.into())).apply_keystream(data);
+    counter_mode(&encr_key, iv, data);
+}
+
+/// AES in counter mode as SRTP has it (RFC 3711 §4.1.1), in place: the counter is the last 16 bits of the block.
+///
+/// A few blocks at most make an LTKM's key data, for which one block after the other is faster than the set-up of
+/// parallel ones.
+fn counter_mode(key: &[u8; KEY_LEN], iv: [u8; SALT_LEN], data: &mut [u8]) {
+    debug_assert!(data.len() <= usize::from(u16::MAX), "what a KEMAC can hold needs 4,096 counts");
+    let cipher = Aes128Enc::new(key.into());
+    let mut block = Block::<Aes128Enc>::default();
+    for (count, data) in (0_u16..).zip(data.chunks_mut(block.len())) {
+        block[..SALT_LEN].copy_from_slice(&iv);
+        block[SALT_LEN..].copy_from_slice(&count.to_be_bytes());
+        cipher.encrypt_block(&mut block);
+        for (octet, key) in data.iter_mut().zip(&block) {
+            *octet ^= key;
+        }
+    }
+    block.fill(0);
+    optimization_barrier(&block);
 }
 
 /// Octets that AES key wrap makes of `len` octets of key data.
@@ -125,6 +141,8 @@ fn first_half(block: &Block<Aes128Enc>) -> u64 {
 #[cfg(test)]
 mod tests {
     use aes_kw::{KeyInit as _, KwAes128};
+    use cipher::{KeyIvInit, StreamCipher};
+    use ctr::Ctr128BE;
     use data_encoding::HEXLOWER_PERMISSIVE as HEX;
     use proptest::prelude::*;
 
@@ -132,6 +150,17 @@ mod tests {
 
     /// The default IV (RFC 3394 §2.2.3.1).
     const DEFAULT_IV: [u8; 8] = [0xa6; 8];
+
+    #[test]
+    fn the_aes_cm_key_stream_of_rfc_3711_b_2_holds() {
+        let key: [u8; 16] = HEX.decode(b"2b7e151628aed2a6abf7158809cf4f3c").unwrap().try_into().unwrap();
+        let iv = std::array::from_fn(|index| 0xf0 + index as u8);
+        let mut key_stream = [0; 48];
+        counter_mode(&key, iv, &mut key_stream);
+        let expected = "e03ead0935c95e80e166b16dd92b4eb4d23513162b02d0f72a43a2fe4a5f97ab\
+                        41e95b3bb0a2e8dd477901e4fca894c0";
+        assert_eq!(HEX.encode(&key_stream), expected);
+    }
 
     #[test]
     fn the_128_bit_vector_of_rfc_3394_4_1_holds() {
@@ -169,6 +198,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn counter_mode_agrees_with_the_ctr_crate_to_the_largest_length(
+            key in any::<[u8; 16]>(),
+            iv in any::<[u8; 14]>(),
+            len in prop_oneof![20 => 0_usize..100, 1 => Just(65_535)],
+        ) {
+            let (mut data, mut expected) = (vec![7; len], vec![7; len]);
+            counter_mode(&key, iv, &mut data);
+            let mut block = [0; 16];
+            block[..14].copy_from_slice(&iv);
+            Ctr128BE::<Aes128Enc>::new(&key.into(), &block.into()).apply_keystream(&mut expected);
+            prop_assert_eq!(data, expected);
+        }
+
         #[test]
         fn wrapping_agrees_with_the_aes_kw_crate(
             kek in any::<[u8; 16]>(),

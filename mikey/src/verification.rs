@@ -12,6 +12,9 @@ use crate::{
     registry::{CsIdMapType, DataType, IdType, MacAlg, PayloadType, PrfFunc, TsType},
 };
 
+/// Octets of a verification message beside its IDr: HDR 10, T 6, head of IDr 4, V 22.
+pub const BASE_LEN: usize = 42;
+
 /// A received verification message, not yet checked.
 ///
 /// It is looked up by [`idr`](Self::idr) and [`counter`](Self::counter), which say which LTKM it answers, and then

@@ -4,6 +4,7 @@
 
 use std::{fs, path::Path};
 
+#[allow(unreachable_pub, reason = "the fuzz targets use it from outside")]
 #[path = "../../fuzz/src/mikey.rs"]
 mod targets;
 

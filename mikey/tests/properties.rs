@@ -13,7 +13,7 @@ use mikey::{
         Timestamp, Ver,
     },
     psk::{self, Acceptance, PresharedKey, Protection},
-    verification::Verification,
+    verification::{BASE_LEN, Verification},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -157,7 +157,7 @@ proptest! {
         prop_assert_eq!(opened.key.as_ref().map(|key| key.as_key_data()), message.key);
         prop_assert_eq!(opened.encr_alg, options.encr_alg);
 
-        let mut answer = vec![0; 42 + message.idr.len()];
+        let mut answer = vec![0; BASE_LEN + message.idr.len()];
         prop_assert_eq!(opened.verification(&mut answer), Ok(answer.len()));
         let verification = Verification::parse(&answer).unwrap();
         prop_assert_eq!((verification.counter(), verification.idr()), (message.counter, message.idr));

@@ -24,6 +24,9 @@ pub const BUFFER_LEN: usize = 1472;
 /// The least octets of RAND that an LTKM is made with (RFC 3830 §6.11: "SHOULD be at least 16").
 pub const MIN_RAND_LEN: usize = 16;
 
+/// The most octets of RAND that its length field can count (RFC 3830 §6.11).
+pub const MAX_RAND_LEN: usize = 255;
+
 /// Octets of a Key Domain ID in a Key ID sub-payload (TS 33.246).
 const KEY_DOMAIN_ID_LEN: usize = 3;
 /// Octets of an MSK ID in a Key ID sub-payload (TS 33.246).

@@ -51,7 +51,7 @@ pub struct OpenedLtkm {
 
 impl OpenedLtkm {
     /// Makes the verification message that answers this LTKM (LTKM profile §6, RFC 3830 §3.1) at the beginning of
-    /// `out`, and returns its length: 42 octets and the IDr.
+    /// `out`, and returns its length: [`BASE_LEN`](verification::BASE_LEN) and that of the IDr.
     ///
     /// # Errors
     /// [`MakeError::BufferTooSmall`].
