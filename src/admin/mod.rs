@@ -1,6 +1,6 @@
 //! The admin API: HTTP/1.1 with JSON, for operators and their programs.
 //!
-//! Every call stands once in [`routes`]; the router and the OpenAPI document are made of it. Requests are read
+//! Every call stands once in `routes`; the router and the OpenAPI document are made of it. Requests are read
 //! by hand, so that each fault names its field and no secret is repeated; what they mean is the engine's.
 
 mod auth;
@@ -18,7 +18,7 @@ mod services;
 mod views;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use auth::Auth;
 pub use listener::{AdminListener, UnixSocket};

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod client;
+pub mod ctl;
 mod serve;
 pub mod ue;
 
@@ -31,6 +32,8 @@ enum Command {
     Check(ConfigArgument),
     /// Be a terminal: register, take LTKMs, verify them
     Ue(Box<ue::UeArgs>),
+    /// Operate a running daemon through its admin API
+    Ctl(Box<ctl::Ctl>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Serve(argument) => serve::run(&argument.config),
         Command::Check(argument) => check::run(&argument.config),
         Command::Ue(args) => run(ue::run(*args)),
+        Command::Ctl(args) => run(ctl::run(*args)),
     }
 }
 

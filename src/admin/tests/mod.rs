@@ -39,23 +39,23 @@ impl Outbox for Nowhere {
 }
 
 /// A daemon's admin side.
-struct World {
-    engine: Arc<Engine>,
+pub(crate) struct World {
+    pub(crate) engine: Arc<Engine>,
     store: Arc<Faulty>,
     address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
-    directory: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
     /// Every (operation, status) that was answered.
     seen: Mutex<BTreeSet<(String, u16)>>,
 }
 
 /// One answer.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: HeaderMap,
-    body: Value,
+    pub(crate) body: Value,
 }
 
 impl Answer {
@@ -69,11 +69,11 @@ impl Answer {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::listening(false).await
     }
 
-    async fn listening(unix: bool) -> Self {
+    pub(crate) async fn listening(unix: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let store = EmbeddedStore::open(&directory.path().join("store"), Some([7; 32])).expect("a store");
         let store = Arc::new(Faulty::new(store));
@@ -105,7 +105,7 @@ impl World {
         Self { engine, store, address, stop, server, directory, seen: Mutex::default() }
     }
 
-    fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         match self.address {
             Some(address) => address.into(),
             None => Endpoint::Unix(self.directory.path().join("admin.sock")),
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, Value::Null).await
     }
 
@@ -180,7 +180,7 @@ impl World {
     }
 
     /// Registers the terminal of [`World::provision`] with these methods' types.
-    async fn register(&self, types: &[u8]) {
+    pub(crate) async fn register(&self, types: &[u8]) {
         let btid = BTid::new(BTID).expect("a B-TID");
         let services = vec![ServiceId::new(SERVICE_ID).expect("an id")];
         let address = Ipv4Addr::new(192, 0, 2, 1).into();
@@ -193,9 +193,9 @@ impl World {
     }
 }
 
-const SERVICE_ID: &str = "urn:oma:bcast/news 1";
-const SERVICE: &str = "/v1/services/urn%3Aoma%3Abcast%2Fnews%201";
-const BTID: &str = "q83v/+8=@bsf.example.com";
+pub(crate) const SERVICE_ID: &str = "urn:oma:bcast/news 1";
+pub(crate) const SERVICE: &str = "/v1/services/urn%3Aoma%3Abcast%2Fnews%201";
+pub(crate) const BTID: &str = "q83v/+8=@bsf.example.com";
 const CREDENTIAL: &str = "/v1/credentials/q83v%2F%2B8%3D%40bsf.example.com";
 const TERMINAL: &str = "/v1/terminals/q83v%2F%2B8%3D%40bsf.example.com";
 
