@@ -1,5 +1,6 @@
 //! One terminal as decisions see it: its credential, what it negotiated, its counter, its deliveries.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Order;
@@ -355,28 +356,36 @@ impl Terminal {
         self.deliveries.iter_mut().find_map(|d| d.answered(t, now))
     }
 
-    /// Drops closed deliveries of keys that are purged, and the oldest where many are kept.
+    /// Drops closed deliveries of keys that are purged, and the oldest where many are kept; cancels what is
+    /// open for a key that is purged.
     pub fn prune(&mut self, catalogue: &Catalogue, now: Timestamp) {
-        for d in &mut self.deliveries {
-            let known = catalogue.get(d.service).is_some_and(|s| d.number == 0 || s.key(d.number).is_some());
-            if !known && (d.state.is_open() || d.state == State::Failed) {
-                d.settle(State::Cancelled, None, now);
-            }
-        }
         let known = |d: &Delivery| {
             catalogue.get(d.service).is_some_and(|s| d.number == 0 || s.key(d.number).is_some())
         };
-        self.deliveries.retain(|d| d.state.is_open() || known(d));
-        let services: std::collections::BTreeSet<_> = self.deliveries.iter().map(|d| d.service).collect();
-        for no in services {
-            let closed = |d: &Delivery| d.service == no && !d.state.is_open();
-            let mut excess = self.deliveries.iter().filter(|d| closed(d)).count().saturating_sub(KEPT_CLOSED);
-            self.deliveries.retain(|d| {
-                let drop = excess > 0 && closed(d);
-                excess -= usize::from(drop);
-                !drop
-            });
+        self.deliveries.retain_mut(|d| {
+            let known = known(d);
+            if !known && d.state.is_open() {
+                d.settle(State::Cancelled, None, now);
+                return true;
+            }
+            known
+        });
+        if self.deliveries.len() <= KEPT_CLOSED {
+            return;
         }
+        let mut kept: BTreeMap<ServiceNo, usize> = BTreeMap::new();
+        let keep: Vec<bool> = self
+            .deliveries
+            .iter()
+            .rev()
+            .map(|d| {
+                let closed = kept.entry(d.service).or_default();
+                *closed += usize::from(!d.state.is_open());
+                d.state.is_open() || *closed <= KEPT_CLOSED
+            })
+            .collect();
+        let mut keep = keep.into_iter().rev();
+        self.deliveries.retain(|_| keep.next().unwrap_or(true));
     }
 
     /// Whether anything may be pushed at all.

@@ -37,20 +37,28 @@ impl Engine {
     pub async fn run_fanout(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let pages = Arc::new(Semaphore::new(PAGES_OUT));
         let mut running: Vec<JobId> = Vec::new();
+        let mut scanning: Vec<Job> = Vec::new();
+        let mut looked: Option<Instant> = None;
         while !*shutdown.borrow() {
-            let scanning = match self.running_jobs(&mut running).await {
-                Ok(scanning) => scanning,
-                Err(error) => {
+            if scanning.is_empty() || looked.is_none_or(|at| at.elapsed() >= LOOK) {
+                looked = Some(Instant::now());
+                scanning = self.running_jobs(&mut running).await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "fan-out waits for the store");
                     Vec::new()
-                }
-            };
-            for job in &scanning {
-                if let Err(error) = self.page(job, &pages).await {
-                    tracing::warn!(%error, job = %job.id, "a page waits for the store");
-                    tokio::time::sleep(LOOK).await;
+                });
+            }
+            let mut going_on = Vec::with_capacity(scanning.len());
+            for job in scanning.drain(..) {
+                match self.page(&job, &pages).await {
+                    Ok(true) => going_on.push(job),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, job = %job.id, "a page waits for the store");
+                        tokio::time::sleep(LOOK).await;
+                    }
                 }
             }
+            scanning = going_on;
             if scanning.is_empty() {
                 tokio::select! {
                     () = self.jobs.notified() => {}
@@ -71,15 +79,14 @@ impl Engine {
                 tracing::info!(job = %job.id, terminals = job.states.iter().sum::<u64>(), "fan-out is done");
             }
         }
-        let live = jobs.into_iter().filter(|j| j.state == JobState::Running);
-        let (ids, scanning): (Vec<_>, Vec<_>) = live.map(|j| (j.id, j)).unzip();
-        *running = ids;
+        let live: Vec<_> = jobs.into_iter().filter(|j| j.state == JobState::Running).collect();
+        *running = live.iter().map(|j| j.id).collect();
         self.metrics.fanout_jobs(running.len());
-        Ok(scanning.into_iter().filter(|j| j.cursor.is_some()).collect())
+        Ok(live.into_iter().filter(|j| j.cursor.is_some()).collect())
     }
 
-    /// One page: decided and committed, then made and sent beside the next one.
-    async fn page(self: &Arc<Self>, job: &Job, pages: &Arc<Semaphore>) -> Result<(), StoreError> {
+    /// One page: decided and committed, then made and sent beside the next one. `false`: no page is left.
+    async fn page(self: &Arc<Self>, job: &Job, pages: &Arc<Semaphore>) -> Result<bool, StoreError> {
         let (limit, pause) = match self.settings.udp_rate {
             Some(rate) => {
                 let limit = (rate as usize / 20).clamp(1, PAGE);
@@ -98,21 +105,21 @@ impl Engine {
                 })
             })
             .await?;
-        let Some(page) = page else { return Ok(()) };
+        let Some(page) = page else { return Ok(false) };
         for reason in page.failed {
             self.metrics.failed(reason, 1);
         }
         tracing::debug!(job = %id, terminals = page.visited, "page committed");
         if !page.work.is_empty() {
             let permit = Arc::clone(pages).acquire_owned().await.expect("the semaphore is never closed");
-            let engine = Arc::clone(self);
+            let (engine, work) = (Arc::clone(self), page.work);
             tokio::task::spawn_blocking(move || {
-                engine.push_all(&page.work);
+                engine.push_all(&work);
                 drop(permit);
             });
         }
         tokio::time::sleep(pause.saturating_sub(began.elapsed())).await;
-        Ok(())
+        Ok(page.visited == limit)
     }
 }
 

@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 
 use super::{Engine, Recipient};
 use crate::delivery::{Kind, Order};
-use crate::gba::Credential;
 use crate::id::{BTid, KeyDomainId, Method, MskId};
 use crate::keys::{Catalogue, Msk, Service, Srtp, Validity};
 use crate::store::{Sealer, StoreError};
@@ -37,12 +36,12 @@ impl Engine {
     pub(super) fn maker<'a>(
         &'a self,
         catalogue: &'a Catalogue,
-        credential: &'a Credential,
+        recipient: &'a Recipient,
     ) -> Result<Maker<'a>, StoreError> {
         let sealer = self.store.sealer();
-        let btid = &credential.btid;
+        let btid = &recipient.btid;
         let muk = sealer
-            .open_muk(btid, &credential.muk)
+            .open_muk(btid, &recipient.muk)
             .map_err(|e| StoreError::Damaged(format!("MUK of {btid}: {e}")))?;
         let psk = PresharedKey::new(muk.expose());
         Ok(Maker { identity: &self.settings.identity, sealer, catalogue, btid, psk })
@@ -62,7 +61,7 @@ impl Engine {
         let catalogue = self.catalogue();
         let mut batch = Batch::default();
         for (recipient, orders) in work {
-            match self.maker(&catalogue, &recipient.credential) {
+            match self.maker(&catalogue, recipient) {
                 Ok(maker) => orders.iter().for_each(|order| batch.add(&maker, recipient.address, order)),
                 Err(error) => tracing::error!(%error, "an LTKM cannot be made"),
             }

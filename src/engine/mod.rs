@@ -25,10 +25,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::delivery::{Context, Delivery, Entropy, Reason, Rules, State};
-use crate::gba::Credential;
 use crate::id::BTid;
 use crate::keys::Catalogue;
 use crate::metrics::Metrics;
+use crate::secret::Sealed;
 use crate::store::{Scope, Store, StoreError, View};
 use crate::time::Timestamp;
 
@@ -231,6 +231,7 @@ fn failures(deliveries: &[Delivery], now: Timestamp) -> Vec<Reason> {
 /// What the driver needs of a terminal to carry out its orders after the commit.
 #[derive(Debug, Clone)]
 struct Recipient {
-    credential: Credential,
+    btid: BTid,
+    muk: Sealed,
     address: IpAddr,
 }

@@ -162,7 +162,7 @@ impl Engine {
         let mut items = Vec::with_capacity(outcome.items.len());
         if any {
             let catalogue = self.catalogue();
-            let maker = self.maker(&catalogue, &recipient.credential)?;
+            let maker = self.maker(&catalogue, &recipient)?;
             let inside: usize = outcome.items.iter().map(|i| i.orders.len()).sum();
             self.metrics.sent(Method::Http, inside as u64);
             for item in &outcome.items {
@@ -195,8 +195,8 @@ fn decided(outcome: Outcome, terminal: &Terminal, now: Timestamp) -> Decided {
 /// Who a terminal's LTKMs are for and where they go. A terminal that never registered gets none, so its
 /// address does not matter.
 pub(super) fn recipient(terminal: &Terminal) -> Option<Recipient> {
-    let credential = terminal.credential.clone()?;
+    let credential = terminal.credential.as_ref()?;
     let unspecified = IpAddr::from([0, 0, 0, 0]);
     let address = terminal.registration.as_ref().map_or(unspecified, |r| r.address);
-    Some(Recipient { credential, address })
+    Some(Recipient { btid: credential.btid.clone(), muk: credential.muk.clone(), address })
 }
