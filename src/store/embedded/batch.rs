@@ -97,14 +97,6 @@ impl Batch {
         }
     }
 
-    /// A terminal's credential record with this batch's changes.
-    pub(super) fn credential(&self, spaces: &Spaces, key: TerminalKey) -> Result<Option<Slice>, StoreError> {
-        match self.terminals.get(&key) {
-            Some(staged) => Ok(staged.raw.credential.clone()),
-            None => spaces.credential.get(key.0).map_err(unavailable),
-        }
-    }
-
     /// A subscriber's record with this batch's changes.
     pub(super) fn subscriber(
         &self,
@@ -369,7 +361,10 @@ impl Batch {
         if self.totals_dirty {
             batch.insert(&spaces.small, small::TOTALS, record::put_totals(&self.totals));
         }
-        batch.commit().map_err(unavailable)
+        batch.commit().map_err(unavailable)?;
+        let terminals = self.terminals.iter().map(|(key, staged)| (*key, &staged.raw));
+        spaces.recent.committed(terminals, self.subscribers.keys());
+        Ok(())
     }
 }
 

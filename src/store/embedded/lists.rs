@@ -29,7 +29,7 @@ fn states(spaces: &Spaces, from: Bound<TerminalKey>) -> Result<Vec<(TerminalKey,
 pub(super) fn terminals(spaces: &Spaces, keys: &[TerminalKey]) -> Result<Vec<Terminal>, StoreError> {
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        let raw = spaces.raw(*key)?;
+        let raw = spaces.raw_kept(*key)?;
         if raw.credential.is_some() {
             found.push(raw.terminal(*key)?);
         }

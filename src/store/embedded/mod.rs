@@ -10,6 +10,7 @@ mod committer;
 mod due;
 mod lists;
 mod open;
+mod recent;
 mod scope;
 mod shared;
 mod spaces;
@@ -181,6 +182,10 @@ impl Store for EmbeddedStore {
     }
 
     fn update(&self, scope: Scope, decide: Decide) -> StoreFuture<'_, ()> {
+        if let Scope::Terminal(btid) = &scope {
+            // Reading ahead: what fails here fails again where it is answered.
+            let _ = self.shared.spaces().and_then(|spaces| spaces.warm(self.terminal_key(btid)));
+        }
         self.command(|done| Command::Update(scope, decide, done))
     }
 

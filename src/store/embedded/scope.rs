@@ -110,8 +110,10 @@ impl Reading {
         spaces: &Spaces,
         key: TerminalKey,
     ) -> Result<(), StoreError> {
-        let Some(credential) = batch.credential(spaces, key)? else { return Ok(()) };
-        let raw = Raw { credential: Some(credential), state: batch.state(spaces, key)? };
+        let raw = batch.raw(spaces, key)?;
+        if raw.credential.is_none() {
+            return Ok(());
+        }
         let terminal = raw.terminal(key)?;
         let id = terminal.credential.as_ref().map(|c| c.subscriber.clone());
         self.put(raw, terminal);
@@ -124,8 +126,7 @@ impl Reading {
             let read = record::read_state(sibling, &state);
             let known = read.map_err(damaged(format_args!("state of {sibling:?}")))?;
             if known.is_registered() || known.deliveries.iter().any(|d| d.state.is_open()) {
-                let raw = Raw { credential: batch.credential(spaces, sibling)?, state: Some(state) };
-                self.push(sibling, raw)?;
+                self.push(sibling, batch.raw(spaces, sibling)?)?;
             }
         }
         Ok(())

@@ -9,10 +9,13 @@
 //! | `small` | see [`small`] | services, keys, jobs, counters, format, wrapped data key |
 
 use std::path::Path;
+use std::sync::Arc;
 
+use fjall::compaction::Leveled;
 use fjall::config::{BlockSizePolicy, PinningPolicy};
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 
+use super::recent::Recent;
 use crate::delivery::Terminal;
 use crate::id::{JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::store::codec::Damaged;
@@ -23,6 +26,10 @@ use crate::store::{Job, StoreError};
 const MEMTABLE: u64 = 8 << 20;
 /// All journals together, in octets.
 const JOURNALS: u64 = 128 << 20;
+/// Tables that compaction writes, in octets: each is synced as a whole, and a commit's sync waits behind it.
+const TABLE: u64 = 8 << 20;
+/// Tables that are held open; the process's limit has to leave room for sockets.
+const OPEN_TABLES: usize = 400;
 /// Block cache, in octets.
 const CACHE: u64 = 64 << 20;
 
@@ -124,16 +131,22 @@ pub(super) struct Spaces {
     pub(super) subscriber: Keyspace,
     pub(super) small: Keyspace,
     pub(super) db: Database,
+    pub(super) recent: Recent,
 }
 
 impl Spaces {
     /// Opens the database, or makes an empty one.
     pub(super) fn open(path: &Path) -> Result<Self, fjall::Error> {
-        let db = Database::builder(path).cache_size(CACHE).max_journaling_size(JOURNALS).open()?;
+        let db = Database::builder(path)
+            .cache_size(CACHE)
+            .max_journaling_size(JOURNALS)
+            .max_cached_files(Some(OPEN_TABLES))
+            .open()?;
         // Nearly every read is of a record that exists: the last level, where most are, needs no filter.
         let base = || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(MEMTABLE)
+                .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE)))
                 .expect_point_read_hits(true)
                 .index_block_pinning_policy(PinningPolicy::new([true, false]))
                 .data_block_size_policy(BlockSizePolicy::all(4096))
@@ -145,6 +158,7 @@ impl Spaces {
             subscriber: db.keyspace("subscriber", base)?,
             small: db.keyspace("small", base)?,
             db,
+            recent: Recent::new(),
         })
     }
 
@@ -166,14 +180,50 @@ impl Spaces {
 
     /// A terminal's records.
     pub(super) fn raw(&self, key: TerminalKey) -> Result<Raw, StoreError> {
+        match self.recent.terminal(key) {
+            Some(raw) => Ok(raw),
+            None => self.read_raw(key),
+        }
+    }
+
+    fn read_raw(&self, key: TerminalKey) -> Result<Raw, StoreError> {
         let credential = self.credential.get(key.0).map_err(unavailable)?;
         let state = self.state.get(key.0).map_err(unavailable)?;
         Ok(Raw { credential, state })
     }
 
+    /// A terminal's records, kept for who needs them next.
+    pub(super) fn raw_kept(&self, key: TerminalKey) -> Result<Raw, StoreError> {
+        if let Some(raw) = self.recent.terminal(key) {
+            return Ok(raw);
+        }
+        let moment = self.recent.moment();
+        let raw = self.read_raw(key)?;
+        if raw.exists() {
+            self.recent.keep_terminal(moment, key, &raw);
+        }
+        Ok(raw)
+    }
+
+    /// Reads what an update of a terminal will need, on the thread of who asks for it.
+    pub(super) fn warm(&self, key: TerminalKey) -> Result<(), StoreError> {
+        let raw = self.raw_kept(key)?;
+        let Some(credential) = raw.terminal(key)?.credential else { return Ok(()) };
+        let id = credential.subscriber;
+        if self.recent.subscriber(&id).is_none() {
+            let moment = self.recent.moment();
+            let octets = self.subscriber.get(id.as_str()).map_err(unavailable)?;
+            self.recent.keep_subscriber(moment, &id, &octets);
+        }
+        Ok(())
+    }
+
     /// A subscriber's record.
     pub(super) fn subscriber(&self, id: &SubscriberId) -> Result<Option<SubscriberRecord>, StoreError> {
-        let octets = self.subscriber.get(id.as_str()).map_err(unavailable)?;
+        let octets = match self.recent.subscriber(id) {
+            Some(octets) => octets,
+            None => self.subscriber.get(id.as_str()).map_err(unavailable)?,
+        };
         let read = |o: Slice| record::read_subscriber(id, &o);
         octets.map(read).transpose().map_err(damaged(format_args!("subscriber {id}")))
     }
