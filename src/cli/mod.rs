@@ -2,7 +2,9 @@
 
 pub mod check;
 pub mod client;
+pub mod completions;
 pub mod ctl;
+pub mod man;
 mod serve;
 pub mod ue;
 
@@ -10,7 +12,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Where the configuration is when nothing else is said.
 const CONFIG: &str = "/etc/ltkmd/ltkmd.toml";
@@ -34,6 +36,10 @@ enum Command {
     Ue(Box<ue::UeArgs>),
     /// Operate a running daemon through its admin API
     Ctl(Box<ctl::Ctl>),
+    /// Print manual pages
+    Man(man::ManArgs),
+    /// Print what a shell needs to complete the command line
+    Completions(completions::CompletionsArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +56,8 @@ pub fn main() -> ExitCode {
         Command::Check(argument) => check::run(&argument.config),
         Command::Ue(args) => run(ue::run(*args)),
         Command::Ctl(args) => run(ctl::run(*args)),
+        Command::Man(args) => man::run(&args, Arguments::command()),
+        Command::Completions(args) => completions::run(&args, Arguments::command()),
     }
 }
 
@@ -61,5 +69,15 @@ fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
             eprintln!("ltkmd: the runtime cannot be started: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_of_all_commands_are_sound() {
+        Arguments::command().debug_assert();
     }
 }
