@@ -448,3 +448,6 @@ pub(crate) fn read_totals(octets: &[u8]) -> Read<Totals> {
     r.end()?;
     Ok(totals)
 }
+
+#[cfg(test)]
+mod tests;
