@@ -23,17 +23,17 @@ pub(super) const DEFAULT_PORT: u16 = 9470;
 const MAX_PAGE: usize = if cfg!(test) { 10 } else { 1000 };
 
 /// A daemon's admin API.
-pub(super) struct Api {
+pub(in crate::cli) struct Api {
     client: Client,
     authorization: Option<HeaderValue>,
 }
 
 /// An answer of success.
-pub(super) struct Reply {
+pub(in crate::cli) struct Reply {
     /// What the API gave, to the octet.
-    pub(super) raw: Bytes,
+    pub(in crate::cli) raw: Bytes,
     /// The same, read; null when there is no body.
-    pub(super) value: Value,
+    pub(in crate::cli) value: Value,
 }
 
 /// Which items of a list are wanted.
@@ -60,7 +60,7 @@ pub(super) fn default_endpoint(socket: &Path) -> Result<Endpoint, Failure> {
 }
 
 /// Percent-encodes all that is not unreserved (RFC 3986 §2.3).
-pub(super) fn encode(text: &str) -> String {
+pub(in crate::cli) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for octet in text.bytes() {
         if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
@@ -74,18 +74,18 @@ pub(super) fn encode(text: &str) -> String {
 
 impl Api {
     /// The API at this place, with the token that a file holds (one trailing newline is not part of it).
-    pub(super) fn new(endpoint: Endpoint, token_file: Option<&Path>) -> Result<Self, Failure> {
+    pub(in crate::cli) fn new(endpoint: Endpoint, token_file: Option<&Path>) -> Result<Self, Failure> {
         let authorization = token_file.map(read_token).transpose()?;
         Ok(Self { client: Client::new(endpoint), authorization })
     }
 
     /// Where it is.
-    pub(super) fn endpoint(&self) -> &Endpoint {
+    pub(in crate::cli) fn endpoint(&self) -> &Endpoint {
         self.client.endpoint()
     }
 
     /// A call with a JSON document or none.
-    pub(super) async fn call(
+    pub(in crate::cli) async fn call(
         &mut self,
         method: &str,
         path: &str,
@@ -102,12 +102,12 @@ impl Api {
     }
 
     /// A GET.
-    pub(super) async fn get(&mut self, path: &str) -> Result<Reply, Failure> {
+    pub(in crate::cli) async fn get(&mut self, path: &str) -> Result<Reply, Failure> {
         self.call("GET", path, None).await
     }
 
     /// A POST of a stream of lines; takes as long as it takes.
-    pub(super) async fn upload(&mut self, path: &str, lines: Body) -> Result<Reply, Failure> {
+    pub(in crate::cli) async fn upload(&mut self, path: &str, lines: Body) -> Result<Reply, Failure> {
         let request = self.request("POST", path).header(CONTENT_TYPE, "application/x-ndjson").body(lines);
         self.client.timeout = None;
         self.send(request.map_err(|e| Failure::usage(e.to_string()))?).await

@@ -1,6 +1,6 @@
 //! `ltkmd ctl`: the operator's hand on a running daemon, through its admin API.
 
-mod api;
+pub(super) mod api;
 mod provision;
 mod service;
 mod show;
@@ -78,10 +78,16 @@ enum Command {
 
 /// Why `ctl` did not do what it was told.
 #[derive(Debug)]
-struct Failure {
+pub(super) struct Failure {
     code: u8,
     /// One sentence; empty when all is said already.
     sentence: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.sentence)
+    }
 }
 
 impl Failure {

@@ -5,6 +5,7 @@ pub mod credential;
 pub mod http;
 pub mod link;
 mod listen;
+mod load;
 mod procedures;
 mod report;
 mod session;
@@ -39,6 +40,8 @@ enum Command {
     MskRequest(procedures::MskRequestArgs),
     /// Receive LTKMs by UDP, verify, print and acknowledge them, and follow triggers
     Listen(listen::ListenArgs),
+    /// Many terminals at once: rates and latencies
+    Load(load::LoadArgs),
 }
 
 /// How a command ends when it did not do what it was asked for.
@@ -68,6 +71,7 @@ pub async fn run(args: UeArgs) -> ExitCode {
         Command::Deregister(args) => procedures::deregister(args).await,
         Command::MskRequest(args) => procedures::msk_request(args).await,
         Command::Listen(args) => listen::listen(args).await,
+        Command::Load(args) => load::load(args).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

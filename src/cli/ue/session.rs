@@ -14,6 +14,7 @@ use crate::document::{DocumentError, MskItem, Style};
 use crate::id::{Method, ServiceId};
 use crate::procedure::Procedure;
 use crate::time::Timestamp;
+use crate::units::parse_duration;
 
 /// Pulls that wait to be answered, at most; what asks for more is not followed.
 const MAX_PULLS: usize = 64;
@@ -178,12 +179,16 @@ fn name(procedure: Procedure) -> &'static str {
     }
 }
 
-/// A number of seconds, fractions allowed: `2`, `0.5`; at most a day.
+/// A span of time in seconds, fractions allowed, or with a unit: `2`, `0.5`, `500ms`, `1m`; at most a day.
 ///
 /// # Errors
 /// Anything else.
 pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
     let wrong = "must be seconds from 0 to 86400, such as 5 or 0.5";
-    let seconds: f64 = text.parse().map_err(|_| wrong)?;
-    if (0.0..=86_400.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err(wrong) }
+    let span = match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Duration::from_secs_f64(seconds),
+        Ok(_) => return Err(wrong),
+        Err(_) => parse_duration(text).map_err(|_| wrong)?,
+    };
+    if span <= Duration::from_secs(86_400) { Ok(span) } else { Err(wrong) }
 }
