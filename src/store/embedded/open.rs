@@ -38,13 +38,36 @@ fn refuse(dir: &Path, what: impl std::fmt::Display) -> StoreError {
     StoreError::Open(format!("{}: {what}", dir.display()))
 }
 
+/// A disk that does not do its work now may do it later: full, missing, not mounted yet.
+fn failed(dir: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("{}: {error}", dir.display()))
+}
+
+/// What the engine says when it cannot open its files.
+fn engine(dir: &Path, error: fjall::Error) -> StoreError {
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(inner) = cause {
+        if let Some(error) = inner.downcast_ref::<std::io::Error>() {
+            return failed(dir, error);
+        }
+        cause = inner.source();
+    }
+    match error {
+        fjall::Error::Locked => refuse(dir, "another process has this store open"),
+        fjall::Error::InvalidVersion(v) => {
+            refuse(dir, format_args!("its files are of another database version ({v:?})"))
+        }
+        error => refuse(dir, error),
+    }
+}
+
 /// Opens a store's directory, or makes it.
 pub(super) fn open(dir: &Path, master: Option<[u8; 32]>) -> Result<Opened, StoreError> {
     let master = master.map(Zeroizing::new);
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| refuse(dir, e))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| failed(dir, &e))?;
     let lock = lock(dir)?;
     let db_dir = dir.join("db");
-    let exists = db_dir.try_exists().map_err(|e| refuse(dir, e))?;
+    let exists = db_dir.try_exists().map_err(|e| failed(dir, &e))?;
     let master = match master {
         Some(master) => master,
         None => key_file(dir, exists)?,
@@ -52,9 +75,9 @@ pub(super) fn open(dir: &Path, master: Option<[u8; 32]>) -> Result<Opened, Store
     if !exists {
         create(dir, &db_dir, &master)?;
     }
-    let spaces = Spaces::open(&db_dir).map_err(|e| refuse(dir, version_text(e)))?;
+    let spaces = Spaces::open(&db_dir).map_err(|e| engine(dir, e))?;
     check_format(dir, &spaces)?;
-    let wrapped = spaces.small.get(small::DATA_KEY).map_err(|e| refuse(dir, e))?;
+    let wrapped = spaces.small.get(small::DATA_KEY).map_err(|e| engine(dir, e))?;
     let wrapped =
         wrapped.ok_or_else(|| refuse(dir, "its data key is missing: it is no store, or damaged"))?;
     let sealer = Sealer::unwrap(&master, &Sealed::from_octets(&wrapped))
@@ -67,11 +90,11 @@ pub(super) fn open(dir: &Path, master: Option<[u8; 32]>) -> Result<Opened, Store
 fn lock(dir: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true).mode(0o600);
-    let file = options.open(dir.join("lock")).map_err(|e| refuse(dir, e))?;
+    let file = options.open(dir.join("lock")).map_err(|e| failed(dir, &e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(refuse(dir, "another process has this store open")),
-        Err(TryLockError::Error(e)) => Err(refuse(dir, e)),
+        Err(TryLockError::Error(e)) => Err(failed(dir, &e)),
     }
 }
 
@@ -91,14 +114,14 @@ fn key_file(dir: &Path, store_exists: bool) -> Result<Zeroizing<[u8; 32]>, Store
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let mut key = Zeroizing::new([0u8; 32]);
             getrandom::fill(&mut *key).map_err(|e| refuse(dir, e))?;
-            write_key(dir, &path, &key).map_err(|e| refuse(&path, e))?;
+            write_key(dir, &path, &key).map_err(|e| failed(&path, &e))?;
             tracing::warn!(
                 path = %path.display(),
                 "no store key is configured: made one beside the data, which protects nothing from who reads both"
             );
             Ok(key)
         }
-        Err(e) => Err(refuse(&path, e)),
+        Err(e) => Err(failed(&path, &e)),
     }
 }
 
@@ -120,24 +143,24 @@ fn write_key(dir: &Path, path: &Path, key: &[u8; 32]) -> std::io::Result<()> {
 fn create(dir: &Path, db_dir: &Path, master: &[u8; 32]) -> Result<(), StoreError> {
     let partial = dir.join("db.new");
     match fs::remove_dir_all(&partial) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(refuse(dir, e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(dir, &e)),
         _ => {}
     }
-    let spaces = Spaces::open(&partial).map_err(|e| refuse(dir, e))?;
+    let spaces = Spaces::open(&partial).map_err(|e| engine(dir, e))?;
     let (_, wrapped) = Sealer::create(master).map_err(|e| refuse(dir, e))?;
     let mut batch = spaces.db.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(&spaces.small, small::FORMAT, FORMAT.to_be_bytes());
     batch.insert(&spaces.small, small::DATA_KEY, wrapped.octets());
-    batch.commit().map_err(|e| refuse(dir, e))?;
+    batch.commit().map_err(|e| engine(dir, e))?;
     drop(spaces);
     fs::rename(&partial, db_dir)
         .and_then(|()| File::open(dir))
         .and_then(|d| d.sync_all())
-        .map_err(|e| refuse(dir, e))
+        .map_err(|e| failed(dir, &e))
 }
 
 fn check_format(dir: &Path, spaces: &Spaces) -> Result<(), StoreError> {
-    let octets = spaces.small.get(small::FORMAT).map_err(|e| refuse(dir, e))?;
+    let octets = spaces.small.get(small::FORMAT).map_err(|e| engine(dir, e))?;
     let format = octets.and_then(|o| <[u8; 4]>::try_from(&*o).ok()).map(u32::from_be_bytes);
     match format {
         Some(FORMAT) => Ok(()),
@@ -148,13 +171,5 @@ fn check_format(dir: &Path, spaces: &Spaces) -> Result<(), StoreError> {
             ),
         )),
         None => Err(refuse(dir, "its format record is missing: it is no store, or damaged")),
-    }
-}
-
-fn version_text(e: fjall::Error) -> String {
-    match e {
-        fjall::Error::Locked => "another process has this store open".to_owned(),
-        fjall::Error::InvalidVersion(v) => format!("its files are of another database version ({v:?})"),
-        e => e.to_string(),
     }
 }
