@@ -87,16 +87,19 @@ pub(super) async fn gate(State(auth): State<Arc<Auth>>, mut request: Request, ne
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let mut response = match admit(&auth, &mut request) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let response = next.run(request).await;
+            if method != Method::GET && method != Method::HEAD {
+                let (status, took) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
+                tracing::info!(target: "ltkmd::audit", %method, path, status, took_ms = took, "admin call");
+            }
+            response
+        }
         Err(problem) => {
             tracing::info!(target: "ltkmd::audit", %method, path, why = problem.detail(), "refused a caller");
             problem.into_response()
         }
     };
-    if method != Method::GET && method != Method::HEAD {
-        let (status, elapsed) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
-        tracing::info!(target: "ltkmd::audit", %method, path, status, elapsed_ms = elapsed, "admin call");
-    }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -115,7 +115,7 @@ impl Import {
             return;
         }
         let item = body::parse(&line)
-            .map_err(|why| format!("the line {why}"))
+            .map_err(|e| format!("the line {} (column {})", e.why, e.column))
             .and_then(|value| documents::import_line(value).map_err(|fault| fault.to_string()));
         line.zeroize();
         match item {
@@ -138,6 +138,9 @@ impl Import {
     /// Commits what was read.
     async fn commit(&mut self, engine: &Arc<Engine>) -> Result<(), Problem> {
         self.skipped = 0;
+        // By kind, each in the order of its lines: what others name comes first, and the engine commits what
+        // is of one kind at once, where pairs of subscriber and credential would be as many commits as lines.
+        self.items.sort_by_key(|(_, item)| rank(item));
         let (numbers, items): (Vec<_>, Vec<_>) = std::mem::take(&mut self.items).into_iter().unzip();
         if !items.is_empty() {
             let kinds: Vec<_> = items.iter().map(kind).collect();
@@ -173,6 +176,15 @@ impl Import {
     fn result(mut self) -> Imported {
         self.told.faults = self.faults;
         self.told
+    }
+}
+
+/// What names nothing comes first, then what names it.
+fn rank(item: &ImportItem) -> u8 {
+    match item {
+        ImportItem::Service(_) => 0,
+        ImportItem::Subscriber(_) => 1,
+        ImportItem::Credential(_) => 2,
     }
 }
 

@@ -306,6 +306,26 @@ async fn an_import_applies_right_lines_and_tells_the_faulty_ones() {
 }
 
 #[tokio::test]
+async fn lines_of_a_batch_find_what_they_name_wherever_it_stands_and_the_last_of_a_kind_wins() {
+    let world = World::new().await;
+    let mut service = service();
+    service["id"] = json!(SERVICE_ID);
+    let mut credential = credential();
+    credential["id"] = json!(BTID);
+    let lines = [
+        json!({"credential": credential}),
+        json!({"subscriber": {"id": "alice@example.com", "services": []}}),
+        json!({"subscriber": {"id": "alice@example.com", "services": [SERVICE_ID]}}),
+        json!({"service": service}),
+    ];
+    let text = lines.map(|line| line.to_string()).join("\n");
+    let told = world.send("admin", "POST", "/v1/import", "application/x-ndjson", text.into()).await;
+    assert_eq!(told.body["counts"], json!({"service": 1, "subscriber": 2, "credential": 1}));
+    let subscriber = world.get("/v1/subscribers/alice%40example.com").await.body;
+    assert_eq!((&subscriber["services"], &subscriber["credentials"]), (&json!([SERVICE_ID]), &json!([BTID])));
+}
+
+#[tokio::test]
 async fn an_import_stops_where_the_store_does_and_says_how_far_it_came() {
     let world = World::new().await;
     let line = |n| json!({"subscriber": {"id": format!("s{n}")}}).to_string();

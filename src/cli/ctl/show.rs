@@ -70,8 +70,9 @@ impl Screen<'_> {
         if self.json {
             return self.raw(reply);
         }
-        let members = reply.value.as_object().into_iter().flatten();
-        self.card(members.map(|(name, value)| (name.as_str(), cell(value))).collect())
+        let mut members: Vec<_> = reply.value.as_object().into_iter().flatten().collect();
+        members.sort_by_key(|(name, _)| !matches!(name.as_str(), "id" | "btid"));
+        self.card(members.into_iter().map(|(name, value)| (name.as_str(), cell(value))).collect())
     }
 
     /// A list in the API's form: these columns of its items, or its JSON.
