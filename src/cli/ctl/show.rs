@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::Failure;
 use super::api::Reply;
 
+/// The narrowest terminal that tables are folded for, in columns.
+const NARROWEST: u16 = 40;
+
 /// Where answers go, and in which form.
 pub(super) struct Screen<'a> {
     /// Answers.
@@ -106,7 +109,11 @@ impl Screen<'_> {
     fn empty(&self) -> Table {
         let mut table = Table::new();
         if self.terminal {
-            table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+            table.load_style(UTF8_FULL_CONDENSED);
+            // A terminal that does not know its width says 0; columns of one letter help nobody.
+            if table.width().is_some_and(|width| width >= NARROWEST) {
+                table.set_content_arrangement(ContentArrangement::Dynamic);
+            }
         } else {
             table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         }
