@@ -31,8 +31,6 @@ pub(super) struct Caller {
     admin: bool,
     /// Reading secrets.
     key_reader: bool,
-    /// Whether it brought a token that is one of ours.
-    known: bool,
     /// Whether it brought a token at all.
     presented: bool,
 }
@@ -41,18 +39,15 @@ impl Caller {
     /// Lets the key reader read secrets and the administrator read the rest.
     ///
     /// # Errors
-    /// 401 without a token of ours, 403 with the other one.
+    /// 401 without the token that the call takes.
     pub(super) fn may_read_keys(self, secrets: bool) -> Result<(), Problem> {
         match (secrets, self.admin, self.key_reader) {
             (true, _, true) | (false, true, _) => Ok(()),
-            (true, _, false) if self.known => {
-                Err(Problem::forbidden("secrets=true takes the key_reader_token as the bearer and no other"))
-            }
             (true, _, false) => Err(Problem::unauthorized(
                 self.presented,
-                "secrets=true takes the key_reader_token as the bearer, over a unix socket too",
+                "secrets=true takes the key_reader_token as the bearer and no other, over a unix socket too",
             )),
-            (false, false, _) => Err(Problem::forbidden(READER_ALONE)),
+            (false, false, _) => Err(Problem::unauthorized(true, READER_ALONE)),
         }
     }
 }
@@ -69,7 +64,7 @@ impl Auth {
         };
         let (admin, key_reader) = (is(&self.admin_token), is(&self.key_reader_token));
         let presented = token.is_some();
-        Caller { admin: admin || self.unix, key_reader, known: admin || key_reader, presented }
+        Caller { admin: admin || self.unix, key_reader, presented }
     }
 }
 
@@ -117,7 +112,7 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Problem> {
         return Ok(());
     }
     if caller.key_reader {
-        return Err(Problem::forbidden(READER_ALONE));
+        return Err(Problem::unauthorized(true, READER_ALONE));
     }
     Err(Problem::unauthorized(caller.presented, "this call takes the admin_token as the bearer"))
 }
@@ -148,7 +143,7 @@ mod tests {
         let nobody = auth(true).caller(&headers(&[]));
         assert!(nobody.admin && nobody.may_read_keys(true).is_err_and(|p| p.status() == 401));
         let admin = auth(true).caller(&headers(&["Bearer admin"]));
-        assert!(admin.may_read_keys(true).is_err_and(|p| p.status() == 403));
+        assert!(admin.may_read_keys(true).is_err_and(|p| p.status() == 401));
     }
 
     #[test]

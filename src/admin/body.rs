@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -64,20 +64,6 @@ impl Frames {
     }
 }
 
-/// Checks the media type; parameters do not matter.
-///
-/// # Errors
-/// 415 for another one or none.
-pub(super) fn media_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
-    let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(wanted) {
-        return Ok(());
-    }
-    let detail = format!("the Content-Type has to be {wanted}");
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
-}
-
 /// A JSON document, or no body at all.
 pub(super) struct Json(Option<Value>);
 
@@ -109,9 +95,6 @@ impl<S: Send + Sync> FromRequest<S> for Json {
         if told.is_some_and(|length| length > MAX_BODY) {
             return Err(too_large());
         }
-        if parts.headers.contains_key(CONTENT_TYPE) {
-            media_type(&parts.headers, "application/json")?;
-        }
         let mut frames = Frames::new(body);
         let mut octets = Zeroizing::new(Vec::with_capacity(told.unwrap_or(4096)));
         while let Some(more) = frames.next().await? {
@@ -123,7 +106,6 @@ impl<S: Send + Sync> FromRequest<S> for Json {
         if octets.is_empty() {
             return Ok(Self(None));
         }
-        media_type(&parts.headers, "application/json")?;
         parse(&octets).map(Some).map(Self).map_err(|e| {
             Problem::unreadable(format!("the body {} (line {}, column {})", e.why, e.line, e.column))
         })

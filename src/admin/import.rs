@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use zeroize::Zeroize;
 
-use super::body::{self, Frames, media_type};
+use super::body::{self, Frames};
 use super::documents;
 use super::handlers::carry_out;
 use super::problem::Problem;
@@ -31,7 +31,6 @@ pub(super) async fn import(
     request: Request,
 ) -> Result<Answer<Imported>, Problem> {
     query.finish()?;
-    media_type(request.headers(), "application/x-ndjson")?;
     let mut frames = Frames::new(request.into_body());
     let mut import = Import::default();
     let mut lines = Lines::default();

@@ -151,7 +151,7 @@ fn describe(operation: &Operation) -> Value {
 fn errors(operation: &Operation) -> Vec<u16> {
     let mut all = operation.errors.to_vec();
     if !operation.open {
-        all.extend([400, 401, 403, 422]);
+        all.extend([400, 401, 422]);
     }
     all.sort_unstable();
     all

@@ -87,12 +87,6 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, detail).with(WWW_AUTHENTICATE, challenge)
     }
 
-    /// 403: the token is known, but not the one for this (RFC 6750 §3.1).
-    pub(super) fn forbidden(detail: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, detail)
-            .with(WWW_AUTHENTICATE, r#"Bearer realm="ltkmd", error="insufficient_scope""#)
-    }
-
     /// 405 with what would be allowed.
     pub(super) fn method_not_allowed(allowed: &str) -> Self {
         let problem =

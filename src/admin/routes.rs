@@ -111,7 +111,7 @@ const READ: Operation = Operation {
 };
 
 /// A call that puts a document.
-const PUT: Operation = Operation { method: "put", errors: &[408, 413, 415, 500, 503], ..READ };
+const PUT: Operation = Operation { method: "put", errors: &[408, 413, 500, 503], ..READ };
 
 /// A call that deletes.
 const DELETE: Operation = Operation {
@@ -122,7 +122,7 @@ const DELETE: Operation = Operation {
 };
 
 /// A call that acts.
-const ACT: Operation = Operation { method: "post", errors: &[404, 408, 409, 413, 415, 500, 503], ..READ };
+const ACT: Operation = Operation { method: "post", errors: &[404, 408, 409, 413, 500, 503], ..READ };
 
 /// A call that anybody may make.
 const OPEN: Operation = Operation { open: true, tag: "daemon", ..READ };
@@ -150,7 +150,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
             (200, "It was there, and is as put now.", Content::Json("Service")),
             (201, "It is new.", Content::Json("Service")),
         ],
-        errors: &[408, 409, 413, 415, 500, 503],
+        errors: &[408, 409, 413, 500, 503],
         handler: || routing::put(services::put),
         ..PUT
     },
@@ -301,7 +301,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
                   a line has at most 64 KiB. An error document says how far it came.",
         body: Content::Lines("ImportLine"),
         answers: &[(200, "All lines were read.", Content::Json("Imported"))],
-        errors: &[408, 415, 500, 503],
+        errors: &[408, 500, 503],
         handler: || routing::post(import::import),
         ..ACT
     },
