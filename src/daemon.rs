@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::admin::{self, AdminListener};
 use crate::config::{self, AdminListen};
+use crate::delivery::State;
 use crate::digest::{self, Authenticator, DigestConfig};
 use crate::engine::{self, Engine};
 use crate::id::Method;
@@ -171,7 +172,7 @@ impl Daemon {
             self.tasks.abort_all();
         }
         let counts = self.store.counts();
-        let open: u64 = counts.open.iter().sum();
+        let open: u64 = State::ALL.into_iter().filter(|s| s.is_open()).map(|s| counts.open[s as usize]).sum();
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "closing the store");
         }

@@ -1,0 +1,188 @@
+//! The README's five minutes: its files are written, its commands typed, its outputs compared.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::document;
+use super::shell::Shell;
+
+/// Where the README's reader plays.
+const DIRECTORY: &str = "/tmp/ltkmd-tour";
+
+/// How long what happens by itself may take to show.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A step of the tour.
+#[derive(Debug)]
+enum Step {
+    /// Save this text under this name.
+    File(String, String),
+    /// Type this command, and see this.
+    Command(String, String),
+}
+
+/// The steps of a section: its console blocks, and the blocks that name a file.
+fn steps(section: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut lines = section.lines();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let block: Vec<&str> = lines.by_ref().take_while(|l| *l != "```").collect();
+        match info.split_once(' ') {
+            Some((_, name)) => steps.push(Step::File(name.to_owned(), block.join("\n") + "\n")),
+            None => {
+                assert_eq!(info, "console", "the tour has console blocks and files");
+                for line in block {
+                    match (line.strip_prefix("$ "), steps.last_mut()) {
+                        (Some(command), _) => steps.push(Step::Command(command.to_owned(), String::new())),
+                        (None, Some(Step::Command(_, output))) => *output += &format!("{line}\n"),
+                        (None, _) => panic!("output before any command: {line}"),
+                    }
+                }
+            }
+        }
+    }
+    steps
+}
+
+/// Ports and the directory of this run in place of the README's.
+struct Places {
+    directory: String,
+    http: u16,
+    udp: u16,
+}
+
+impl Places {
+    fn new(directory: &Path) -> Self {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // Free on all loopback addresses: the daemon and the terminal use the same port.
+        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let directory = directory.display().to_string();
+        Self { directory, http: tcp.local_addr().unwrap().port(), udp: udp.local_addr().unwrap().port() }
+    }
+
+    fn ours(&self, text: &str) -> String {
+        text.replace(DIRECTORY, &self.directory)
+            .replace(":8080", &format!(":{}", self.http))
+            .replace(":4359", &format!(":{}", self.udp))
+    }
+
+    fn readmes(&self, text: &str) -> String {
+        text.replace(&self.directory, DIRECTORY)
+            .replace(&format!(":{}", self.http), ":8080")
+            .replace(&format!(":{}", self.udp), ":4359")
+    }
+
+    /// The defaults that the tour relies on.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("LTKMD_HTTP__LISTEN", format!("[\"127.0.0.1:{}\"]", self.http)),
+            ("LTKMD_UDP__LISTEN", format!("[\"127.0.0.1:{}\"]", self.udp)),
+            ("LTKMD_UDP__PORT", self.udp.to_string()),
+        ]
+    }
+}
+
+/// Whether a time in RFC 3339 and UTC begins here; its length.
+fn time_at(text: &[u8]) -> Option<usize> {
+    const SHAPE: &[u8] = b"dddd-dd-ddTdd:dd:dd";
+    let head = text.get(..SHAPE.len())?;
+    let fits =
+        |(octet, shape): (&u8, &u8)| if *shape == b'd' { octet.is_ascii_digit() } else { octet == shape };
+    if !head.iter().zip(SHAPE).all(fits) {
+        return None;
+    }
+    let rest = &text[SHAPE.len()..];
+    let fraction = rest.iter().take_while(|o| **o == b'.' || o.is_ascii_digit()).count();
+    (rest.get(fraction) == Some(&b'Z')).then_some(SHAPE.len() + fraction + 1)
+}
+
+/// What of an output does not change from run to run: times are one word, and so is any white space.
+fn lasting(text: &str) -> String {
+    let mut out = String::new();
+    let mut at = 0;
+    while let Some(c) = text[at..].chars().next() {
+        match time_at(&text.as_bytes()[at..]) {
+            Some(length) => {
+                out.push_str("TIME");
+                at += length;
+            }
+            None => {
+                out.push(c);
+                at += c.len_utf8();
+            }
+        }
+    }
+    let line = |l: &str| l.split_whitespace().collect::<Vec<_>>().join(" ");
+    out.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a command only looks, so that it may be typed again until it sees what is to come.
+fn only_looks(command: &str) -> bool {
+    let looks =
+        ["cat ", "curl -s ", "ltkmd ctl status", "ltkmd ctl delivery list", "ltkmd ctl terminal list"];
+    looks.iter().any(|l| command.starts_with(l))
+}
+
+/// Types a command until its output is as wanted.
+fn see(shell: &mut Shell, places: &Places, command: &str, wanted: &str) {
+    let began = Instant::now();
+    loop {
+        let (code, output) = shell.run(&places.ours(command));
+        let output = places.readmes(&output);
+        if code == 0 && lasting(&output) == lasting(wanted) {
+            return;
+        }
+        let late = began.elapsed() > PATIENCE || !only_looks(command);
+        assert!(!late, "$ {command}\n{output}(exit code {code}); the README shows\n{wanted}");
+    }
+}
+
+/// Starts a command in the background, and waits until its log has one more line that says that it is ready.
+fn start(shell: &mut Shell, command: &str) {
+    let log = command.trim_end_matches(" &").rsplit(' ').next().unwrap();
+    let word = if command.starts_with("ltkmd serve") { " ready " } else { "listening on " };
+    let read = |shell: &mut Shell| shell.run(&format!("cat {log} 2>/dev/null")).1;
+    let before = if command.contains(">>") { read(shell).matches(word).count() } else { 0 };
+    assert_eq!(shell.run(command).0, 0, "{command}");
+    let began = Instant::now();
+    loop {
+        let text = read(shell);
+        if text.matches(word).count() > before {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "`{command}` does not get ready:\n{text}");
+    }
+}
+
+#[test]
+fn who_types_the_tour_sees_what_the_readme_shows() {
+    let readme = document("README.md");
+    let (_, section) = readme.split_once("\n## Five minutes\n").unwrap();
+    let steps = steps(section.split("\n## ").next().unwrap());
+    assert!(steps.len() > 10, "the tour is there");
+    let directory = tempfile::tempdir().unwrap();
+    let places = Places::new(directory.path());
+    let mut shell = Shell::start(directory.path(), &places.variables());
+    for step in steps {
+        match step {
+            Step::File(name, text) => {
+                std::fs::write(directory.path().join(name), places.ours(&text)).unwrap();
+            }
+            // The program is built, and the directory is there.
+            Step::Command(command, _)
+                if ["cargo build", "export PATH=", "mkdir "].iter().any(|c| command.starts_with(c)) => {}
+            Step::Command(command, output) if command.ends_with(" &") => {
+                assert_eq!(output, "", "{command}");
+                start(&mut shell, &places.ours(&command));
+            }
+            Step::Command(mut command, output) => {
+                if command.starts_with("ltkmd ue ") && command.contains(" --url ") {
+                    command += " --bsm 127.0.0.1:4359";
+                }
+                see(&mut shell, &places, &command, &output);
+            }
+        }
+    }
+}
