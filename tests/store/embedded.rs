@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use ltkmd::store::{CatalogueWrite, EmbeddedStore, Scope, Store, StoreError};
+use ltkmd::id::{JobId, ServiceNo};
+use ltkmd::store::{CatalogueWrite, EmbeddedStore, Job, JobKind, JobState, Scope, Store, StoreError};
 
 use super::harness::*;
 
@@ -215,4 +216,20 @@ fn kill_9_loses_nothing_that_was_acknowledged_and_no_t_comes_twice() {
     for (n, t) in terminals.iter().enumerate() {
         assert!(t.next_t > highest[n], "terminal {n}: {} was acknowledged, next is {}", highest[n], t.next_t);
     }
+}
+
+#[test]
+fn a_new_job_takes_the_place_of_one_that_ended_long_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    run(async {
+        let job = |id: u64| Job::new(JobId(id), JobKind::KeyUpdate, ServiceNo(1), 1, 0, NOW);
+        let ended = Job { state: JobState::Cancelled, finished: Some(NOW), ..job(1) };
+        for job in [ended, job(2), job(10_001), job(10_002)] {
+            store.write_catalogue(vec![CatalogueWrite::Job(job)]).await.unwrap();
+        }
+        assert!(store.job(JobId(1)).await.unwrap().is_none(), "it ended 10,000 jobs ago");
+        assert!(store.job(JobId(2)).await.unwrap().is_some(), "it still runs");
+        assert_eq!(store.jobs(10).await.unwrap().len(), 3);
+    });
 }

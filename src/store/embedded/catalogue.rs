@@ -13,6 +13,9 @@ use crate::secret::Secret;
 use crate::store::record::{self, KeyRecord};
 use crate::store::{CatalogueWrite, Job, JobState, Sealer, StoreError};
 
+/// Jobs that are remembered: a new one takes the place of the one so many before it, unless that still runs.
+const KEPT_JOBS: u64 = 10_000;
+
 /// What an MSK is sealed for.
 fn context(no: ServiceNo, number: u16) -> Vec<u8> {
     [&b"msk "[..], &no.0.to_be_bytes(), &number.to_be_bytes()].concat()
@@ -65,6 +68,9 @@ pub(super) fn write(
                     Some(known) => Some(known.clone()),
                     None => batch.job(spaces, job.id)?,
                 };
+                if known.is_none() {
+                    records.extend(outdated(batch, spaces, job.id)?.map(|place| (place, None)));
+                }
                 jobs.push(known.map_or_else(|| job.clone(), |known| merged(known, &job)));
             }
         }
@@ -80,6 +86,13 @@ pub(super) fn write(
         batch.put_job(job);
     }
     Ok(())
+}
+
+/// The record of the job that makes room for a new one.
+fn outdated(batch: &Batch, spaces: &Spaces, new: JobId) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(old) = new.0.checked_sub(KEPT_JOBS).map(JobId) else { return Ok(None) };
+    let ended = |job: &Job| matches!(job.state, JobState::Done | JobState::Cancelled);
+    Ok(batch.job(spaces, old)?.filter(ended).map(|_| small::job(old)))
 }
 
 /// What becomes of a job that is written again: its writer may have read it some commits ago. Counts and

@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 
+use super::limits::Limits;
 use super::prefixed::{FirstLine, Prefixed};
 use super::service::Service;
 
@@ -26,21 +26,6 @@ const MAX_HEADERS: usize = 100;
 
 /// Connections beyond the limit that are told so at a time; further ones are closed without a word.
 const REFUSALS: usize = 256;
-
-/// What can change while the listener runs.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Connections open at a time.
-    pub max_connections: usize,
-    /// For a request's head, and for its body; and for the store to answer.
-    pub request_timeout: Duration,
-    /// Octets of a body.
-    pub max_body: usize,
-    /// How long open requests are waited for at the end.
-    pub drain: Duration,
-    /// TLS, when configured.
-    pub tls: Option<Arc<ServerConfig>>,
-}
 
 /// The bound listeners.
 pub struct HttpListener {

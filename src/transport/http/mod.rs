@@ -2,9 +2,11 @@
 
 mod answer;
 pub mod forwarded;
+mod limits;
 mod listener;
 mod prefixed;
 mod service;
 
-pub use listener::{HttpListener, Limits, bind, refuse_for};
+pub use limits::Limits;
+pub use listener::{HttpListener, bind, refuse_for};
 pub use service::Service;

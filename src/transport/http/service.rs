@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use super::answer::Answer;
 use super::forwarded;
-use super::listener::Limits;
+use super::limits::Limits;
 use crate::digest::{Authenticator, Authorization, Failure, RequestLine, Verified};
 use crate::document::{
     self, BodyForm, ContainerChildren, DeregistrationResponse, MskResponse, RegistrationResponse,
