@@ -4,6 +4,7 @@ pub mod check;
 pub mod client;
 pub mod completions;
 pub mod ctl;
+pub mod demo;
 pub mod man;
 mod serve;
 pub mod ue;
@@ -32,6 +33,8 @@ enum Command {
     Serve(ConfigArgument),
     /// Validate a configuration and everything it points to
     Check(ConfigArgument),
+    /// Show the whole system at work on loopback, and check every step
+    Demo(demo::DemoArgs),
     /// Be a terminal: register, take LTKMs, verify them
     Ue(Box<ue::UeArgs>),
     /// Operate a running daemon through its admin API
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(argument) => serve::run(&argument.config),
         Command::Check(argument) => check::run(&argument.config),
+        Command::Demo(args) => run(demo::run(args)),
         Command::Ue(args) => run(ue::run(*args)),
         Command::Ctl(args) => run(ctl::run(*args)),
         Command::Man(args) => man::run(&args, Arguments::command()),

@@ -60,7 +60,9 @@ pub(super) async fn listen(args: ListenArgs) -> Result<(), Trouble> {
     session.show_keys = args.keep.show_keys;
     session.types = args.declare.declared();
     session.services = args.services;
-    if !args.keep.json {
+    if args.keep.json {
+        println!("{}", serde_json::json!({ "listening": bound, "btid": session.credential.btid }));
+    } else {
         println!("listening on {bound} as {}", session.credential.btid);
     }
 

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+pub(super) use report::table as plain_table;
 pub use validity::{Validity, ntp_near};
 
 /// The exit code for wrong usage.

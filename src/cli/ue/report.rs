@@ -144,7 +144,7 @@ pub(super) fn what(effect: &Effect) -> &'static str {
 }
 
 /// A bare table with a head.
-pub(super) fn table(head: &[&str]) -> Table {
+pub(in crate::cli) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head.iter().copied());
