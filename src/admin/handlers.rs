@@ -335,5 +335,6 @@ pub(super) async fn metrics(Shared(engine): Shared<Arc<Engine>>, headers: Header
         true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         false => "text/plain; version=0.0.4; charset=utf-8",
     };
+    engine.show();
     ([(CONTENT_TYPE, media)], engine.metrics().encode()).into_response()
 }

@@ -91,8 +91,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Brings the gauges up to date.
-    fn show(&self) {
+    /// Brings the gauges up to date, also before each scrape.
+    pub fn show(&self) {
         let counts = self.store.counts();
         let now = self.now();
         for entry in self.catalogue().services() {
