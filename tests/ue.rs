@@ -267,7 +267,8 @@ fn a_listening_terminal_takes_updates_and_follows_a_trigger() {
     let ue = Ue::provision(&daemon, &[SERVICE]);
     ue.run("register", &["--service", SERVICE, "--methods", "http,udp"]).done();
     ue.await_verified(1);
-    let mut listening = Listening::start(&ue, &["--count", "3", "--wait", "30"]);
+    let again = ["--service", SERVICE, "--methods", "udp,http"];
+    let mut listening = Listening::start(&ue, &[&["--count", "5", "--wait", "60"][..], &again].concat());
     let rotated = daemon.admin("POST", &format!("/v1/services/{}/rotate", encoded(SERVICE)), None);
     assert_eq!(rotated.status, 202);
     let update = listening.next();
@@ -281,7 +282,49 @@ fn a_listening_terminal_takes_updates_and_follows_a_trigger() {
     assert_eq!((&reply["procedure"], &reply["status"]), (&json!("msk-request"), &json!(200)));
     let pulled = listening.next();
     assert_eq!((&pulled["method"], &pulled["msk_id"]), (&json!("http"), &json!("00010002")));
+    assert_eq!(daemon.admin("POST", &path, Some(&json!({ "procedure": "register" }))).status, 202);
+    assert_eq!(listening.next()["what"], "asks to register");
+    let reply = listening.next();
+    assert_eq!((&reply["procedure"], &reply["delivery"]), (&json!("register"), &json!(["udp", "http"])));
+    assert_eq!(listening.next()["what"], "known key");
     assert!(listening.child.wait().expect("it ends").success());
+}
+
+#[test]
+fn https_is_spoken_with_a_server_that_the_authority_vouches_for_alone() {
+    let files = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| files.path().join(name).display().to_string();
+    for (name, names) in [("server", ["127.0.0.1"]), ("other", ["127.0.0.1"])] {
+        let made = rcgen::generate_simple_self_signed(names.map(str::to_owned)).expect("a certificate");
+        std::fs::write(path(&format!("{name}.pem")), made.cert.pem()).expect("written");
+        std::fs::write(path(&format!("{name}.key")), made.signing_key.serialize_pem()).expect("written");
+    }
+    let tls = format!(
+        "http.tls = {{ certificate = \"{}\", key = \"{}\" }}",
+        path("server.pem"),
+        path("server.key")
+    );
+    let daemon = Daemon::start_with(&tls);
+    daemon.put_service(SERVICE, 1, json!({}));
+    let ue = Ue::provision(&daemon, &[SERVICE]);
+    let register = |ca: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ltkmd"));
+        command.args(["ue", "register", "--json", "--service", SERVICE, "--methods", "http"]);
+        command.args([
+            "--url",
+            &format!("https://{}/keymanagement", daemon.http),
+            "--bsm",
+            &daemon.udp.to_string(),
+        ]);
+        Run::of(command.arg("--credential").arg(&ue.credential).args(ca))
+    };
+    let run = register(&["--ca", &path("server.pem")]).done();
+    assert_eq!(run.received(), [("http", "00010001", "new key")]);
+    ue.await_verified(1);
+    let run = register(&["--ca", &path("other.pem")]);
+    assert_eq!(run.code, Some(1), "{}", run.out);
+    let run = register(&[]);
+    assert!(run.code == Some(2) && run.err.contains("--ca"), "{}", run.err);
 }
 
 #[test]

@@ -255,6 +255,9 @@ async fn run(ask: Ask, args: CommonArgs) -> Result<(), Trouble> {
         follow(&mut session, &mut records, &mut arrived).await?;
     }
 
+    if arrived < wanted && wait.is_zero() && procedure != Procedure::Deregister {
+        eprintln!("ltkmd ue: keys that come by UDP were not awaited: give --listen to receive them");
+    }
     let complete = arrived >= wanted || wait.is_zero() || procedure == Procedure::Deregister;
     tell(procedure, &exchange.reply, exchange.answer.as_ref(), &records, &args.keep, complete);
     verdict(&exchange.reply, exchange.answer.as_ref())?;

@@ -126,12 +126,12 @@ impl Choices {
 
     /// What a terminal does next: it registers when it is not registered, else what the mix says. Without a key it
     /// cannot ask for one by its group.
-    pub(super) fn next(&mut self, registered: bool, holds_key: bool) -> Procedure {
+    pub(super) fn next(&mut self, registered: bool, holds_key: impl FnOnce() -> bool) -> Procedure {
         if !registered {
             return Procedure::Register;
         }
         match self.mix.choose(self.draw()) {
-            Procedure::MskRequest if !holds_key => Procedure::Register,
+            Procedure::MskRequest if !holds_key() => Procedure::Register,
             procedure => procedure,
         }
     }
@@ -155,7 +155,7 @@ mod tests {
         let mut choices = Choices::new(mix, 7);
         let mut counts = [0u32; 3];
         for _ in 0..10_000 {
-            counts[choices.next(true, true) as usize] += 1;
+            counts[choices.next(true, || true) as usize] += 1;
         }
         let [register, deregister, msk_request] = counts;
         assert!((7_500..8_500).contains(&register), "{counts:?}");
@@ -175,11 +175,11 @@ mod tests {
     #[test]
     fn a_terminal_registers_before_it_does_anything_else() {
         let mut choices = Choices::new("deregister=1".parse().unwrap(), 0);
-        assert_eq!(choices.next(false, false), Procedure::Register);
-        assert_eq!(choices.next(true, true), Procedure::Deregister);
+        assert_eq!(choices.next(false, || false), Procedure::Register);
+        assert_eq!(choices.next(true, || true), Procedure::Deregister);
         let mut choices = Choices::new("msk-request=1".parse().unwrap(), 0);
-        assert_eq!(choices.next(true, false), Procedure::Register);
-        assert_eq!(choices.next(true, true), Procedure::MskRequest);
+        assert_eq!(choices.next(true, || false), Procedure::Register);
+        assert_eq!(choices.next(true, || true), Procedure::MskRequest);
     }
 
     #[test]

@@ -85,12 +85,11 @@ impl Worker {
         tally: &mut Tally,
     ) -> Option<bool> {
         let shared = Arc::clone(&self.shared);
-        let groups = groups(person);
-        let procedure = self.choices.next(registered, !groups.is_empty());
+        let procedure = self.choices.next(registered, || !person.terminal().keys().is_empty());
         let body = match procedure {
             Procedure::Register => shared.register.clone(),
             Procedure::Deregister => shared.deregister.clone(),
-            Procedure::MskRequest => Ask::msk_request(groups).body(shared.style),
+            Procedure::MskRequest => Ask::msk_request(groups(person)).body(shared.style),
         };
         if shared.own_challenge {
             self.client.forget_nonce();
