@@ -38,6 +38,34 @@ fn the_readmes_configuration_table_says_what_the_schema_says() {
     }
 }
 
+/// What of the demo's line does not change from run to run: no white space twice, no numbers, no directory's name.
+fn lasting(line: &str) -> String {
+    let words = line.split_whitespace().map(|word| match word.split_once("ltkmd-demo-") {
+        Some((before, _)) => format!("{before}ltkmd-demo-#"),
+        None => word.replace(|c: char| c.is_ascii_digit(), "#"),
+    });
+    let mut line = words.collect::<Vec<_>>().join(" ");
+    while line.contains("##") {
+        line = line.replace("##", "#");
+    }
+    line
+}
+
+#[test]
+fn the_demo_tells_what_the_readme_shows() {
+    let readme = document("README.md");
+    let (_, shown) = readme.split_once("```text\n$ ltkmd demo\n").unwrap();
+    let shown = shown.split("\n```").next().unwrap();
+    assert!(shown.lines().count() > 40, "the run is there");
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_ltkmd")).arg("demo").output().unwrap();
+    let told = String::from_utf8(run.stdout).unwrap();
+    assert!(run.status.success(), "{told}{}", String::from_utf8_lossy(&run.stderr));
+    let lines: BTreeSet<String> = told.lines().map(lasting).collect();
+    for line in shown.lines() {
+        assert!(lines.contains(&lasting(line)), "the demo does not say {line:?}, but\n{told}");
+    }
+}
+
 #[test]
 fn the_architecture_names_every_room() {
     let text = document("ARCHITECTURE.md");
