@@ -169,6 +169,16 @@ fn resident() -> u64 {
     statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
+/// Processor time of the committer's thread, which other load on the machine does not change much.
+fn committer_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).ok();
+    let stat = tasks.filter_map(stat).find(|s| s.contains("(store-commit)")).unwrap_or_default();
+    let fields: Vec<&str> = stat.split(' ').collect();
+    let ticks = |i: usize| fields.get(i).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis((ticks(13) + ticks(14)) * 10)
+}
+
 async fn catalogue(store: &EmbeddedStore) -> Result<Arc<Catalogue>, StoreError> {
     let service = Service {
         no: SERVICE,
@@ -241,14 +251,19 @@ async fn measure(dir: PathBuf, terminals: u64) -> Result<(), StoreError> {
     say("on disk without journals, octets/terminal", (octets / terminals).to_string());
 
     for pass in ["first", "second"] {
-        let begun = Instant::now();
+        let (begun, spent) = (Instant::now(), committer_time());
         let longest = bench.page_pass().await?;
         say(&format!("{pass} page pass, terminals/s"), rate(terminals, begun.elapsed()));
+        let each = (committer_time() - spent).as_secs_f64() * 1e6 / terminals as f64;
+        say("  the committer's own time, µs/terminal", format!("{each:.2}"));
         say("  longest page, ms", format!("{:.1}", longest.as_secs_f64() * 1e3));
     }
     bench.store.take_commit_times();
+    let spent = committer_time();
     let done = for_a_while(&bench, CLIENTS, |b, n| async move { b.register(n).await }).await;
     say("random registrations/s", format!("{done:.0}"));
+    let each = (committer_time() - spent).as_secs_f64() * 1e6 / (done * SPAN.as_secs_f64());
+    say("  the committer's own time, µs/registration", format!("{each:.2}"));
     let mut times = bench.store.take_commit_times();
     times.sort_by(f64::total_cmp);
     let at = |q: f64| times.get((times.len() as f64 * q) as usize).copied().unwrap_or_default() * 1e3;

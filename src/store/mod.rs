@@ -163,7 +163,7 @@ pub enum Scope {
     Terminal(BTid),
     /// A slot for each of these B-TIDs, known or not, in this order, and the subscribers named.
     Credentials(Vec<BTid>, Vec<SubscriberId>),
-    /// Those of these terminals that exist, in this order.
+    /// Those of these terminals that exist, in this order; one that is named twice comes once.
     Terminals(Vec<TerminalKey>),
     /// These subscribers with all their terminals (terminals in no order).
     Subscribers(Vec<SubscriberId>),

@@ -29,16 +29,14 @@ fn method(octet: u8) -> Read<Method> {
 
 /// What changes with every request and every fan-out: counter, registration, deliveries. It outlives the
 /// credential.
-pub(crate) fn put_state(t: &Terminal) -> Vec<u8> {
-    let mut out = Vec::with_capacity(48 + 32 * t.deliveries.len());
+pub(crate) fn put_state(out: &mut Vec<u8>, t: &Terminal) {
     out.push(VERSION);
-    put_varint(&mut out, t.next_t);
-    put_option(&mut out, t.registration.as_ref(), put_registration);
-    put_varint(&mut out, t.deliveries.len() as u64);
+    put_varint(out, t.next_t);
+    put_option(out, t.registration.as_ref(), put_registration);
+    put_varint(out, t.deliveries.len() as u64);
     for d in &t.deliveries {
-        put_delivery(&mut out, d);
+        put_delivery(out, d);
     }
-    out
 }
 
 /// Reads [`put_state`] into a terminal without a credential.
@@ -47,7 +45,11 @@ pub(crate) fn read_state(key: TerminalKey, octets: &[u8]) -> Read<Terminal> {
     let next_t = r.varint()?;
     let registration = r.option(read_registration)?;
     let n = r.count(8)?;
-    let deliveries = (0..n).map(|_| read_delivery(&mut r)).collect::<Read<_>>()?;
+    // Collecting results would reserve four times what most terminals need.
+    let mut deliveries = Vec::with_capacity(n);
+    for _ in 0..n {
+        deliveries.push(read_delivery(&mut r)?);
+    }
     r.end()?;
     Ok(Terminal { key, credential: None, registration, next_t, deliveries })
 }
@@ -81,7 +83,10 @@ fn read_registration(r: &mut Reader<'_>) -> Read<Registration> {
     let registered_at = Timestamp(r.varint()?);
     let last_seen = Timestamp(r.near(registered_at.0)?);
     let n = r.count(1)?;
-    let services = (0..n).map(|_| r.number().map(ServiceNo)).collect::<Read<_>>()?;
+    let mut services = Vec::with_capacity(n);
+    for _ in 0..n {
+        services.push(ServiceNo(r.number()?));
+    }
     Ok(Registration { set, address, services, registered_at, last_seen })
 }
 
@@ -179,21 +184,17 @@ fn read_delivery(r: &mut Reader<'_>) -> Read<Delivery> {
 }
 
 /// A credential with its sealed keys.
-pub(crate) fn put_credential(c: &Credential) -> Vec<u8> {
-    let (btid, subscriber) = (c.btid.as_str(), c.subscriber.as_str());
-    let len = 24 + btid.len() + subscriber.len() + c.mrk.octets().len() + c.muk.octets().len();
-    let mut out = Vec::with_capacity(len);
+pub(crate) fn put_credential(out: &mut Vec<u8>, c: &Credential) {
     out.push(VERSION);
     out.push(match c.gba {
         GbaType::Me => 0,
         GbaType::U => 1,
     });
-    put_option(&mut out, c.expires, put_time);
-    put_octets(&mut out, btid.as_bytes());
-    put_octets(&mut out, subscriber.as_bytes());
-    put_octets(&mut out, c.mrk.octets());
-    put_octets(&mut out, c.muk.octets());
-    out
+    put_option(out, c.expires, put_time);
+    put_octets(out, c.btid.as_str().as_bytes());
+    put_octets(out, c.subscriber.as_str().as_bytes());
+    put_octets(out, c.mrk.octets());
+    put_octets(out, c.muk.octets());
 }
 
 /// Reads [`put_credential`].

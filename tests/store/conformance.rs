@@ -20,6 +20,7 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!(@ $factory,
             what_was_written_survives_reopening,
             an_unknown_b_tid_gives_an_empty_view_and_no_terminal,
+            a_terminal_that_is_named_twice_comes_once,
             a_thousand_parallel_updates_of_one_terminal_take_a_thousand_values_of_t,
             a_terminal_comes_with_its_siblings_that_are_registered_or_have_something_open,
             a_deleted_credential_leaves_its_counter_behind,
@@ -90,6 +91,21 @@ pub(crate) fn an_unknown_b_tid_gives_an_empty_view_and_no_terminal<F: Factory>()
         assert_eq!(slots.await.unwrap(), Some((vec![1, 1], Some(None))));
         let keys = vec![store.terminal_key(&btid(1))];
         assert_eq!(update(&store, Scope::Terminals(keys), |v| v.terminals.len()).await.unwrap(), Some(0));
+    });
+}
+
+pub(crate) fn a_terminal_that_is_named_twice_comes_once<F: Factory>() {
+    let place = F::new();
+    let store = place.open();
+    run(async {
+        provision(&store, 0..2, 1).await;
+        let (a, b) = (store.terminal_key(&btid(0)), store.terminal_key(&btid(1)));
+        let seen = update(&store, Scope::Terminals(vec![b, a, b]), |view| {
+            view.terminals.iter_mut().for_each(|t| t.next_t += 1);
+            view.terminals.iter().map(|t| t.key).collect::<Vec<_>>()
+        });
+        assert_eq!(seen.await.unwrap().unwrap(), [b, a]);
+        assert_eq!(terminal(&store, 1).await.next_t, 2);
     });
 }
 

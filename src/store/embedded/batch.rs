@@ -1,6 +1,6 @@
 //! The changes that the next commit holds, and reading through them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fjall::{PersistMode, Slice};
 
@@ -9,7 +9,7 @@ use super::tally::Tally;
 use crate::delivery::Terminal;
 use crate::id::{JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::store::record::{self, SubscriberRecord, Totals};
-use crate::store::{Job, StoreError, View};
+use crate::store::{Job, Scope, StoreError, View};
 use crate::time::Timestamp;
 
 /// A terminal's new records and which of them differ from what is on disk.
@@ -24,8 +24,11 @@ struct Staged {
 struct Change {
     raw: Raw,
     new: Raw,
+    /// Without the credential.
     before: Terminal,
     after: Terminal,
+    /// The subscriber before and after, when the credential changed.
+    moved: Option<(Option<SubscriberId>, Option<SubscriberId>)>,
 }
 
 /// Changes that are decided and not yet durable.
@@ -41,6 +44,8 @@ pub(super) struct Batch {
     pub(super) totals: Totals,
     totals_dirty: bool,
     now: Timestamp,
+    /// Kept for its room: large pieces of memory that come and go are dear.
+    changes: Vec<Change>,
 }
 
 impl Batch {
@@ -56,6 +61,7 @@ impl Batch {
             totals,
             totals_dirty: false,
             now: Timestamp::now(),
+            changes: Vec::new(),
         }
     }
 
@@ -154,18 +160,26 @@ impl Batch {
         &mut self.totals
     }
 
-    /// Takes over what a decision made of a view. `read`: the terminals' records as the decision got them,
-    /// by key. `refeed`: terminals that are unchanged give their due times again. Either all of it is taken
-    /// over or, on an error, nothing.
+    /// Takes over what a decision made of the view of a scope. `read`: the terminals' records as the decision
+    /// got them, by key. Either all of it is taken over or, on an error, nothing.
     pub(super) fn absorb(
         &mut self,
         spaces: &Spaces,
+        scope: &Scope,
         read: &[(TerminalKey, Raw)],
         view: View,
-        refeed: bool,
     ) -> Result<(), StoreError> {
+        // Who looks at what is due took it from the queue: it is put in again, even at the same time.
+        let refeed = matches!(scope, Scope::Terminals(_));
+        let repeats = !matches!(scope, Scope::Terminals(_) | Scope::Page(..));
         let mut due = Vec::new();
-        let changes = self.changes(spaces, read, view.terminals, refeed, &mut due)?;
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.clear();
+        let mut unchanged = |t: &Terminal| due.extend(t.next_due().filter(|_| refeed).map(|at| (at, t.key)));
+        self.find_changes(spaces, read, view.terminals, &mut changes, &mut unchanged)?;
+        if repeats {
+            keep_last(&mut changes);
+        }
         let mut subscribers = self.changed_subscribers(spaces, view.subscribers)?;
         for change in &changes {
             self.rehome(spaces, change, &mut subscribers)?;
@@ -195,23 +209,23 @@ impl Batch {
             self.put_job(job);
         }
         self.subscribers.extend(subscribers);
-        for change in changes {
+        for change in changes.drain(..) {
             self.stage(change, refeed, &mut due);
         }
+        self.changes = changes;
         self.due.append(&mut due);
         Ok(())
     }
 
-    fn changes(
+    fn find_changes(
         &self,
         spaces: &Spaces,
         read: &[(TerminalKey, Raw)],
         terminals: Vec<Terminal>,
-        refeed: bool,
-        due: &mut Vec<(Timestamp, TerminalKey)>,
-    ) -> Result<Vec<Change>, StoreError> {
-        let mut changes: Vec<Change> = Vec::new();
-        let mut places: HashMap<TerminalKey, usize> = HashMap::new();
+        changes: &mut Vec<Change>,
+        unchanged: &mut impl FnMut(&Terminal),
+    ) -> Result<(), StoreError> {
+        let (mut state, mut credential) = (Vec::with_capacity(256), Vec::with_capacity(512));
         for (i, after) in terminals.into_iter().enumerate() {
             let key = after.key;
             let as_read = match read.get(i).filter(|(k, _)| *k == key) {
@@ -221,37 +235,31 @@ impl Batch {
                     None => self.raw(spaces, key)?,
                 },
             };
-            let state = record::put_state(&after);
-            let credential = after.credential.as_ref().map(record::put_credential);
+            state.clear();
+            record::put_state(&mut state, &after);
+            credential.clear();
+            after.credential.iter().for_each(|c| record::put_credential(&mut credential, c));
             let blank = as_read.state.is_none() && is_blank(&after);
             let same_state = blank || as_read.state.as_deref() == Some(&state[..]);
-            let same_credential = as_read.credential.as_deref() == credential.as_deref();
+            let same_credential = as_read.credential.as_deref().unwrap_or_default() == credential;
             if same_state && same_credential {
-                if let Some(at) = after.next_due().filter(|_| refeed) {
-                    due.push((at, key));
-                }
+                unchanged(&after);
                 continue;
             }
-            let before = as_read.terminal(key)?;
-            let new = Raw {
-                state: if same_state { as_read.state.clone() } else { Some(state.into()) },
-                credential: if same_credential {
-                    as_read.credential.clone()
-                } else {
-                    credential.map(Slice::from)
-                },
-            };
-            let change = Change { raw: as_read, new, before, after };
-            // Of two slots of one terminal the later one that changed it counts.
-            match places.insert(key, changes.len()) {
-                Some(earlier) => {
-                    changes[earlier] = change;
-                    places.insert(key, earlier);
-                }
-                None => changes.push(change),
+            let mut new = as_read.clone();
+            if !same_state {
+                new.state = Some(Slice::from(&state[..]));
             }
+            let mut moved = None;
+            if !same_credential {
+                let subscriber = |t: &Terminal| t.credential.as_ref().map(|c| c.subscriber.clone());
+                moved = Some((subscriber(&as_read.terminal(key)?), subscriber(&after)));
+                new.credential = after.credential.is_some().then(|| Slice::from(&credential[..]));
+            }
+            let before = Raw { credential: None, state: as_read.state.clone() }.terminal(key)?;
+            changes.push(Change { raw: as_read, new, before, after, moved });
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// Records of subscribers that a decision changed.
@@ -278,11 +286,7 @@ impl Batch {
         change: &Change,
         subscribers: &mut BTreeMap<SubscriberId, SubscriberRecord>,
     ) -> Result<(), StoreError> {
-        let old = change.before.credential.as_ref().map(|c| &c.subscriber);
-        let new = change.after.credential.as_ref().map(|c| &c.subscriber);
-        if old == new {
-            return Ok(());
-        }
+        let Some((old, new)) = change.moved.as_ref().filter(|(old, new)| old != new) else { return Ok(()) };
         for id in [old, new].into_iter().flatten() {
             if !subscribers.contains_key(id) {
                 let none = SubscriberRecord { subscriber: None, terminals: Vec::new() };
@@ -290,7 +294,7 @@ impl Batch {
             }
             let record = subscribers.get_mut(id).expect("it was put in above");
             record.terminals.retain(|k| *k != change.after.key);
-            if Some(id) == new {
+            if Some(id) == new.as_ref() {
                 record.terminals.push(change.after.key);
             }
         }
@@ -298,8 +302,7 @@ impl Batch {
     }
 
     fn stage(&mut self, change: Change, refeed: bool, due: &mut Vec<(Timestamp, TerminalKey)>) {
-        let Change { raw, new, before, after } = change;
-        let services = |t: &Terminal| t.registration.as_ref().map_or_else(Vec::new, |r| r.services.clone());
+        let Change { raw, new, before, after, .. } = change;
         let (old, now) = (services(&before), services(&after));
         if old != now {
             for no in old.iter().filter(|no| !now.contains(no)) {
@@ -366,6 +369,19 @@ impl Batch {
         spaces.recent.committed(terminals, self.subscribers.keys());
         Ok(())
     }
+}
+
+/// Of several changes of one terminal the last counts.
+fn keep_last(changes: &mut Vec<Change>) {
+    let mut seen = HashSet::new();
+    let mut kept: Vec<Change> = changes.drain(..).rev().filter(|c| seen.insert(c.after.key)).collect();
+    kept.reverse();
+    *changes = kept;
+}
+
+/// The services that a terminal is registered for.
+fn services(t: &Terminal) -> &[ServiceNo] {
+    t.registration.as_ref().map_or(&[], |r| &r.services)
 }
 
 /// Whether a terminal without a record needs none: nothing was sent to it, nothing is known of it.

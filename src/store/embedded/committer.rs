@@ -147,8 +147,7 @@ impl Committer {
         let scope::Reading { raw, mut view, page } = reading;
         catch_unwind(AssertUnwindSafe(|| decide(&mut view)))
             .map_err(|_| StoreError::Unavailable("a decision broke off".to_owned()))?;
-        let refeed = matches!(scope, Scope::Terminals(_));
-        self.batch.absorb(&spaces, &raw, view, refeed)?;
+        self.batch.absorb(&spaces, &scope, &raw, view)?;
         if let Some((job, cursor)) = page {
             self.batch.move_cursor(job, cursor);
         }

@@ -1,5 +1,6 @@
 //! Reading what an update is about.
 
+use std::collections::HashSet;
 use std::ops::Bound;
 
 use super::batch::Batch;
@@ -12,6 +13,9 @@ use crate::store::{Job, JobState, Scope, Sealer, StoreError, View};
 /// From this share of a service's members among all terminals on (one in so many), a page reads all
 /// terminals in order instead of each member by itself.
 const DENSE: u64 = 4;
+
+/// Terminals that a page makes room for before it knows how many there are.
+const MOST_AT_ONCE: usize = 4096;
 
 /// What a decision gets, and what belongs to it.
 #[derive(Default)]
@@ -43,7 +47,8 @@ pub(super) fn read(
             }
         }
         Scope::Terminals(keys) => {
-            for key in keys {
+            let mut seen = HashSet::with_capacity(keys.len());
+            for key in keys.iter().filter(|key| seen.insert(**key)) {
                 let raw = batch.raw(spaces, *key)?;
                 if raw.exists() {
                     r.push(*key, raw)?;
@@ -65,6 +70,9 @@ pub(super) fn read(
                 members.saturating_mul(DENSE) >= batch.totals.terminals
             };
             let limit = (*limit).max(1);
+            let room = limit.min(MOST_AT_ONCE);
+            r.raw.reserve(room);
+            r.view.terminals.reserve(room);
             if dense {
                 r.dense_page(spaces, &job, cursor, limit)?;
             } else {
