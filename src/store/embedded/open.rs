@@ -173,3 +173,44 @@ fn check_format(dir: &Path, spaces: &Spaces) -> Result<(), StoreError> {
         None => Err(refuse(dir, "its format record is missing: it is no store, or damaged")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::BTid;
+    use crate::store::{EmbeddedStore, Store};
+
+    /// Writes one record behind the store's back.
+    fn tamper(dir: &Path, write: impl FnOnce(&Spaces)) {
+        drop(EmbeddedStore::open(dir, Some([7; 32])).expect("a store"));
+        write(&Spaces::open(&dir.join("db")).expect("its database"));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_in_a_sentence_that_says_what_to_do() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let newer = (FORMAT + 1).to_be_bytes();
+        tamper(dir.path(), |spaces| spaces.small.insert(small::FORMAT, newer).expect("written"));
+        let refused = EmbeddedStore::open(dir.path(), Some([7; 32])).expect_err("a newer format");
+        let text = refused.to_string();
+        assert!(matches!(refused, StoreError::Open(_)), "{text}");
+        assert!(text.contains("version 2") && text.contains("use a newer one"), "{text}");
+    }
+
+    #[test]
+    fn a_damaged_record_is_told_and_does_not_end_the_store() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let btid = BTid::new("a@bsf").expect("a B-TID");
+        let key = EmbeddedStore::open(dir.path(), Some([7; 32])).expect("a store").terminal_key(&btid);
+        tamper(dir.path(), |spaces| spaces.credential.insert(key.0, b"no record").expect("written"));
+        let store = EmbeddedStore::open(dir.path(), Some([7; 32])).expect("opens");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let read = runtime.block_on(store.terminal(&btid));
+        assert!(matches!(read, Err(StoreError::Damaged(_))), "{read:?}");
+        let scope = crate::store::Scope::Terminal(btid);
+        let updated = runtime.block_on(store.update(scope, Box::new(|_| ())));
+        assert!(matches!(updated, Err(StoreError::Damaged(_))), "{updated:?}");
+        let scope = crate::store::Scope::Credentials(vec![BTid::new("b@bsf").expect("a B-TID")], Vec::new());
+        runtime.block_on(store.update(scope, Box::new(|view| view.terminals[0].next_t = 5))).expect("works");
+    }
+}
