@@ -54,7 +54,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Binds, opens the store, and serves. While a store that may come back cannot be opened (a full or
-    /// missing disk), terminals get 503 and this waits.
+    /// missing disk), terminals get 503, operators are told that it is not ready, and this waits.
     ///
     /// # Errors
     /// An address that cannot be bound; a store that waiting does not mend.
@@ -62,7 +62,7 @@ impl Daemon {
         let listeners = http::bind(&settings.http.listen).await?;
         let port = Arc::new(UdpPort::bind(&settings.udp.listen, settings.udp.port.get())?);
         let admin = bind_admin(&settings.admin.listen).await?;
-        let store = open_store(settings, &listeners).await?;
+        let store = open_store(settings, &listeners, &admin).await?;
 
         let reasons = digest::Reason::ALL.map(digest::Reason::as_str);
         let metrics = Arc::new(Metrics::new(&reasons));
@@ -125,6 +125,11 @@ impl Daemon {
             e.run_probe(store_latch, s).await;
             "the store's probe"
         });
+        let (h, s) = (Arc::clone(&service), ending.clone());
+        tasks.spawn(async move {
+            h.run_gauges(s).await;
+            "gauges of the terminal-facing service"
+        });
         Ok(Self { engine, store, service, limits, http, udp, admin: admin_at, shutdown, tasks })
     }
 
@@ -148,9 +153,16 @@ impl Daemon {
         &self.engine
     }
 
-    /// Takes over what can change while it runs: HTTP limits and timeouts, the TLS certificate.
+    /// Takes over what can change while it runs: HTTP limits and timeouts, the TLS certificate. Whether there is TLS
+    /// cannot: a listener that has it never falls back to plain HTTP.
     pub fn reload(&self, settings: &config::Settings) {
-        *self.limits.write().expect("no holder of this lock panics") = http_limits(settings);
+        let mut new = http_limits(settings);
+        let mut limits = self.limits.write().expect("no holder of this lock panics");
+        if new.tls.is_some() != limits.tls.is_some() {
+            new.tls = limits.tls.take();
+        }
+        *limits = new;
+        drop(limits);
         self.service.max_items.store(settings.http.max_items, Ordering::Relaxed);
     }
 
@@ -192,6 +204,7 @@ async fn bind_admin(listen: &AdminListen) -> io::Result<AdminListener> {
 async fn open_store(
     settings: &config::Settings,
     listeners: &[TcpListener],
+    admin: &AdminListener,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let mut told = false;
     loop {
@@ -214,7 +227,8 @@ async fn open_store(
                     tracing::error!(%error, "not ready; trying again each second");
                     told = true;
                 }
-                http::refuse_for(listeners, REOPEN).await;
+                let tls = settings.http.tls.as_ref().map(|tls| &tls.server);
+                tokio::join!(http::refuse_for(listeners, tls, REOPEN), admin::unready_for(admin, REOPEN));
             }
             Err(error) => return Err(error),
         }

@@ -22,7 +22,7 @@ type ServiceLabel = [(&'static str, String); 1];
 
 /// Statuses that an HTTP answer of a procedure may have; the values of the label `status`.
 pub const HTTP_STATUSES: [u16; 17] =
-    [200, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 417, 429, 431, 500, 501, 503];
+    [200, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 429, 431, 500, 501, 503, 505];
 
 /// The label `procedure` of requests that name none.
 pub const NO_PROCEDURE: &str = "none";
@@ -319,8 +319,8 @@ impl Metrics {
 
 fn status_label(status: u16) -> &'static str {
     const LABELS: [&str; HTTP_STATUSES.len()] = [
-        "200", "400", "401", "403", "404", "405", "408", "411", "413", "414", "415", "417", "429", "431",
-        "500", "501", "503",
+        "200", "400", "401", "403", "404", "405", "408", "411", "413", "414", "415", "429", "431", "500",
+        "501", "503", "505",
     ];
     HTTP_STATUSES.iter().position(|s| *s == status).map_or("500", |i| LABELS[i])
 }

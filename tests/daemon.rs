@@ -4,3 +4,23 @@ mod harness;
 
 #[path = "daemon/delivery.rs"]
 mod delivery;
+#[path = "daemon/digest.rs"]
+mod digest;
+#[path = "daemon/documents.rs"]
+mod documents;
+#[path = "daemon/entitlement.rs"]
+mod entitlement;
+#[path = "daemon/fanout.rs"]
+mod fanout;
+#[path = "daemon/http.rs"]
+mod http;
+#[path = "daemon/ltkm.rs"]
+mod ltkm;
+#[path = "daemon/procedures.rs"]
+mod procedures;
+#[path = "daemon/store.rs"]
+mod store;
+#[path = "daemon/tls.rs"]
+mod tls;
+#[path = "daemon/udp.rs"]
+mod udp;

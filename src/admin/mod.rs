@@ -59,9 +59,32 @@ pub async fn serve(
     listener: AdminListener,
     engine: Arc<Engine>,
     auth: Auth,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let service = TowerToHyperService::new(routes::router(engine, auth));
+    let connections = accept(&listener, routes::router(engine, auth), shutdown).await;
+    drop(listener);
+    drain(connections).await;
+    Ok(())
+}
+
+/// Says for so long that the daemon lives and is not ready: there is no store to serve from.
+pub async fn unready_for(listener: &AdminListener, span: Duration) {
+    let (stop, stopped) = watch::channel(false);
+    let serving = async { drain(accept(listener, routes::unready(), stopped).await).await };
+    let ending = async {
+        tokio::time::sleep(span).await;
+        stop.send_replace(true);
+    };
+    tokio::join!(serving, ending);
+}
+
+/// Takes connections until the shutdown; gives those that are still open.
+async fn accept(
+    listener: &AdminListener,
+    router: axum::Router,
+    mut shutdown: watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let service = TowerToHyperService::new(router);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     http.max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD);
@@ -106,12 +129,15 @@ pub async fn serve(
             drop(place);
         });
     }
-    drop(listener);
+    connections
+}
+
+/// Lets what is under way go on for a while.
+async fn drain(mut connections: JoinSet<()>) {
     let drained =
         tokio::time::timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         tracing::warn!(left = connections.len(), "admin requests were cut off");
     }
     connections.shutdown().await;
-    Ok(())
 }

@@ -417,6 +417,12 @@ pub(super) fn router(engine: Arc<Engine>, auth: Auth) -> Router {
         .with_state(engine)
 }
 
+/// What is served while there is no store: the process lives, and nothing else works yet.
+pub(super) fn unready() -> Router {
+    let unready = || async { Problem::unavailable("not ready: the store cannot be opened now") };
+    Router::new().route("/healthz", routing::get(handlers::health)).fallback(unready)
+}
+
 async fn not_found(uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(256).collect();
     Problem::not_found(format!("there is nothing at {path}; /openapi.json lists every call"))

@@ -1,15 +1,17 @@
 //! Operators' calls on services and keys: create, change, delete, rotate.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::fanout::decide_all;
 use super::{Engine, EngineError, Put};
-use crate::id::{JobId, KeyDomainId, MskId, ServiceId};
+use crate::id::{JobId, KeyDomainId, MskId, ServiceId, SubscriberId};
 use crate::keys::{Catalogue, Msk, Service, ServiceKeys, Srtp, Validity};
 use crate::secret::Secret;
-use crate::store::{CatalogueWrite, Job, JobKind, Scope, StoreError};
+use crate::store::{CatalogueWrite, Job, JobKind, Scope, StoreError, TerminalFilter};
 use crate::time::Timestamp;
 
 /// A service as an operator describes it; see [`Service`] for the fields.
@@ -144,16 +146,25 @@ impl Engine {
                 )));
             }
             let service = spec.service(old.no);
-            let closes = old.open && !service.open;
             if service != *old {
-                let keys = known.keys.clone();
-                self.write(vec![CatalogueWrite::Service(service.clone())], |catalogue| {
-                    catalogue.insert(ServiceKeys { service, keys });
-                })
-                .await?;
-            }
-            if closes {
-                self.expel_unentitled(&spec.id).await?;
+                let (before, keys) = (ServiceKeys::clone(known), known.keys.clone());
+                let now = ServiceKeys { service: service.clone(), keys };
+                if old.open && !service.open {
+                    // Who is not entitled goes before the change is durable: when this breaks off, the service is
+                    // still open and the call can be repeated. Meanwhile nobody new comes in.
+                    self.swap(|catalogue| catalogue.insert(now.clone()));
+                    if let Err(error) = self.expel_unentitled(&spec.id).await {
+                        self.swap(|catalogue| catalogue.insert(before));
+                        return Err(error);
+                    }
+                }
+                let written = self
+                    .write(vec![CatalogueWrite::Service(service)], |catalogue| catalogue.insert(now))
+                    .await;
+                if let Err(error) = written {
+                    self.swap(|catalogue| catalogue.insert(before));
+                    return Err(error.into());
+                }
             }
             return Ok(Put::Updated);
         }
@@ -240,37 +251,56 @@ impl Engine {
         change: impl FnOnce(&mut Catalogue),
     ) -> Result<(), StoreError> {
         self.store.write_catalogue(writes).await.inspect_err(|_| self.metrics.store_failed())?;
+        self.swap(change);
+        Ok(())
+    }
+
+    /// Swaps the catalogue that decisions read.
+    fn swap(&self, change: impl FnOnce(&mut Catalogue)) {
         let mut current = self.shared.catalogue.write().expect("no holder of this lock panics");
         let mut next = Catalogue::clone(&current);
         change(&mut next);
         *current = Arc::new(next);
-        Ok(())
     }
 
-    /// A service that was open is not any more: who is not entitled loses it, page by page.
+    /// A service that was open is not any more: who is not entitled loses it, a page of members in one commit.
     async fn expel_unentitled(&self, id: &ServiceId) -> Result<(), EngineError> {
         const PAGE: usize = 1000;
         let Some(no) = self.catalogue().by_id(id).map(|s| s.service.no) else { return Ok(()) };
         let mut after = None;
         loop {
-            let filter = crate::store::TerminalFilter { service: Some(no), ..Default::default() };
+            let filter = TerminalFilter { service: Some(no), ..TerminalFilter::default() };
             let page = self.store.list_terminals(filter, after, PAGE).await?;
             after = page.last().map(|t| t.key);
-            for terminal in &page {
-                let Some(credential) = &terminal.credential else { continue };
+            let members = page.iter().filter_map(|t| t.credential.as_ref());
+            let subscribers: BTreeSet<_> = members.map(|c| c.subscriber.clone()).collect();
+            if !subscribers.is_empty() {
                 let id = id.clone();
-                let (work, _) = self
-                    .update(Scope::Terminal(credential.btid.clone()), move |view, ctx| {
-                        let entitled = view.subscribers.values().flatten().any(|s| s.services.contains(&id));
-                        super::fanout::decide_all(view, ctx, |terminal, ctx, orders| {
-                            let entry =
-                                ctx.catalogue.by_id(&id).filter(|s| !entitled && !s.service.open).cloned();
-                            if let Some(entry) = entry.filter(|_| terminal.is_registered_for(no)) {
-                                terminal.leave(&entry, false, ctx, orders);
+                let scope = Scope::Subscribers(subscribers.into_iter().collect());
+                let (work, failed) = self
+                    .update(scope, move |view, ctx| {
+                        let entitled: HashSet<SubscriberId> = view
+                            .subscribers
+                            .values()
+                            .flatten()
+                            .filter(|s| s.services.contains(&id))
+                            .map(|s| s.id.clone())
+                            .collect();
+                        decide_all(view, ctx, |terminal, ctx, orders| {
+                            let owner = terminal.credential.as_ref().map(|c| &c.subscriber);
+                            let stays = owner.is_some_and(|owner| entitled.contains(owner));
+                            if let Some(entry) = ctx.catalogue.get(no)
+                                && !stays
+                                && terminal.is_registered_for(no)
+                            {
+                                terminal.leave(entry, false, ctx, orders);
                             }
                         })
                     })
                     .await?;
+                for reason in failed {
+                    self.metrics.failed(reason, 1);
+                }
                 self.push_all(&work);
             }
             if page.len() < PAGE {

@@ -111,7 +111,7 @@ fn deregistration_brings_the_invalidation_and_ends_the_membership() {
 
 #[test]
 fn nothing_acknowledged_is_lost_and_t_never_goes_back_when_the_daemon_is_killed() {
-    let mut daemon = Daemon::start();
+    let mut daemon = Daemon::start_with("udp.first_timeout = \"300ms\"");
     daemon.put_service("urn:s", 1, json!({}));
     let mut terminal = Terminal::provision(&daemon, &[]);
     let mut highest = None;

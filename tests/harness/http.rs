@@ -44,8 +44,8 @@ impl Connection {
 
     /// Opens it from one of the loopback addresses, which is the terminal's address then.
     pub fn open_from(from: std::net::IpAddr, to: SocketAddr) -> Self {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let domain = socket2::Domain::for_address(to);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::new(from, 0).into()).expect("bound");
         socket.connect(&to.into()).expect("connected");
         Self::over(socket.into())
@@ -60,6 +60,11 @@ impl Connection {
     /// Sends octets as they are.
     pub fn send(&mut self, octets: &[u8]) {
         self.stream.get_mut().write_all(octets).expect("sent");
+    }
+
+    /// Sends nothing more.
+    pub fn shut(&mut self) {
+        self.stream.get_mut().shutdown(std::net::Shutdown::Write).expect("shut");
     }
 
     /// Sends a whole request, with its length.
@@ -113,6 +118,21 @@ impl Connection {
             }
             body.extend_from_slice(&chunk[..chunk.len() - 2]);
         }
+    }
+
+    /// Reads one line of an answer by itself: an interim one.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("a line");
+        line
+    }
+
+    /// All that still comes until the daemon closes.
+    pub fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        // What came before a reset counts too.
+        let _ = self.stream.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     /// Whether the daemon closed the connection.

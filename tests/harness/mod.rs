@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the harness")]
 
+pub mod digest;
 pub mod http;
 pub mod terminal;
 
@@ -32,8 +33,14 @@ pub struct Daemon {
     log: Option<Receiver<String>>,
     /// Lines logged so far.
     pub logged: Vec<String>,
+    /// The first of the addresses that terminals' requests are taken at.
     pub http: SocketAddr,
+    /// All of them.
+    pub http_all: Vec<SocketAddr>,
+    /// The first of the addresses that LTKMs leave from.
     pub udp: SocketAddr,
+    /// All of them.
+    pub udp_all: Vec<SocketAddr>,
     pub admin: SocketAddr,
     /// The terminals' LTKM port.
     pub port: u16,
@@ -54,6 +61,14 @@ impl Daemon {
     /// Starts with tables added to, or keys put in place of, the defaults of the tests: `section.key = value`
     /// lines.
     pub fn start_with(overrides: &str) -> Self {
+        let mut daemon = Self::start_unready(overrides);
+        daemon.await_ready();
+        daemon
+    }
+
+    /// Starts one that may have to wait for its store: which ports it has is known once it is ready, or from
+    /// `overrides`.
+    pub fn start_unready(overrides: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         for (name, token) in [("admin_token", ADMIN_TOKEN), ("key_reader_token", KEY_READER_TOKEN)] {
             write_secret(&dir.path().join(name), token);
@@ -67,7 +82,7 @@ impl Daemon {
             http.listen = ["127.0.0.1:0"]
             udp.listen = ["127.0.0.1:0"]
             udp.port = {port}
-            udp.first_timeout = "300ms"
+            udp.first_timeout = "10s"
             store.url = "file:{}"
             admin.listen = "127.0.0.1:0"
             admin.admin_token_file = "{}"
@@ -86,10 +101,10 @@ impl Daemon {
         std::fs::write(&config, settings.to_string()).expect("the configuration is written");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let (http, udp, admin) = (nowhere, nowhere, nowhere);
-        let mut daemon =
-            Self { dir, config, child: None, log: None, logged: Vec::new(), http, udp, admin, port };
+        let (child, log, logged) = (None, None, Vec::new());
+        let (http_all, udp_all) = (Vec::new(), Vec::new());
+        let mut daemon = Self { dir, config, child, log, logged, http, http_all, udp, udp_all, admin, port };
         daemon.spawn();
-        daemon.await_ready();
         daemon
     }
 
@@ -127,14 +142,25 @@ impl Daemon {
     }
 
     /// Waits for the line that says it serves, and learns the ports from it.
-    fn await_ready(&mut self) {
+    pub fn await_ready(&mut self) {
         let line = self.await_log("\"message\":\"ready\"");
         let event: Value = serde_json::from_str(&line).expect("a JSON line");
-        let address = |field: &str| {
+        let addresses = |field: &str| -> Vec<SocketAddr> {
             let text = event["fields"][field].as_str().unwrap_or_else(|| panic!("{field} in {line}"));
-            text.trim_matches(['[', ']']).parse().unwrap_or_else(|e| panic!("{field} in {line}: {e}"))
+            let list = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+            let parse = |a: &str| a.parse().unwrap_or_else(|e| panic!("{field} in {line}: {e}"));
+            list.split(", ").map(parse).collect()
         };
-        (self.http, self.udp, self.admin) = (address("http"), address("udp"), address("admin"));
+        (self.http_all, self.udp_all) = (addresses("http"), addresses("udp"));
+        (self.http, self.udp, self.admin) = (self.http_all[0], self.udp_all[0], addresses("admin")[0]);
+    }
+
+    /// Ends it, and gives all that it ever logged.
+    pub fn end_and_read_log(&mut self) -> &[String] {
+        self.terminate();
+        let log = self.log.take().expect("the daemon was started");
+        self.logged.extend(log.iter());
+        &self.logged
     }
 
     /// Waits for a log line that contains the text.
@@ -211,7 +237,8 @@ impl Daemon {
                 return found;
             }
             assert!(Instant::now() < deadline, "{what} did not come");
-            std::thread::yield_now();
+            // Leaves the processor to what is waited for; nothing depends on how long.
+            std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 
@@ -231,6 +258,34 @@ impl Daemon {
     pub fn deliveries(&self, btid: &str) -> Vec<Value> {
         let page = self.get(&format!("/v1/deliveries?terminal={}", encoded(btid)));
         page["items"].as_array().expect("items").clone()
+    }
+
+    /// What a terminal's record says.
+    pub fn terminal(&self, btid: &str) -> Value {
+        self.get(&format!("/v1/terminals/{}", encoded(btid)))
+    }
+
+    /// A service's keys with their secrets.
+    pub fn keys(&self, service: &str) -> Vec<Value> {
+        let path = format!("/v1/services/{}/keys?secrets=true", encoded(service));
+        let reply = self.admin_as(KEY_READER_TOKEN, "GET", &path, None);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()["items"].as_array().expect("items").clone()
+    }
+
+    /// Gives a service a new key; the job and the MSK ID.
+    pub fn rotate(&self, service: &str, body: Option<&Value>) -> (Value, String) {
+        let reply = self.admin("POST", &format!("/v1/services/{}/rotate", encoded(service)), body);
+        assert_eq!(reply.status, 202, "{}", reply.text());
+        let answer = reply.json();
+        (answer["job"].clone(), answer["msk_id"].as_str().expect("an MSK ID").to_owned())
+    }
+
+    /// Waits until a metric's series has a value.
+    pub fn await_metric(&self, series: &str, wanted: f64) {
+        self.await_state(&format!("{series} {wanted}"), |daemon| {
+            (daemon.metric(series) == wanted).then_some(())
+        });
     }
 
     /// The value of a metric's series.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use data_encoding::BASE64;
 use ltkmd::digest::client::{Challenge, Outgoing, answer};
 use ltkmd::digest::{Qop, password};
-use ltkmd::document::{MskResponse, RegistrationResponse};
+use ltkmd::document::{DeregistrationResponse, MskResponse, RegistrationResponse};
 use ltkmd::id::BTid;
 use mikey::ltkm::OpenedLtkm;
 use mikey::psk::PresharedKey;
 use serde_json::json;
 
+use super::digest::Digest;
 use super::http::{Connection, Reply};
 use super::{Daemon, PATIENCE, encoded};
 
@@ -20,13 +21,16 @@ static NEXT: AtomicU16 = AtomicU16::new(1);
 /// A terminal whose subscriber and credential the daemon knows.
 pub struct Terminal {
     pub btid: String,
+    pub subscriber: String,
     pub mrk: Vec<u8>,
     pub muk: Vec<u8>,
     /// Its loopback address: HTTP leaves from it, LTKMs arrive at it.
     pub address: IpAddr,
-    socket: UdpSocket,
-    bsm: SocketAddr,
-    http: SocketAddr,
+    pub socket: UdpSocket,
+    /// Where verification messages go.
+    pub bsm: SocketAddr,
+    /// Where requests go.
+    pub http: SocketAddr,
 }
 
 impl Terminal {
@@ -34,30 +38,34 @@ impl Terminal {
     pub fn provision(daemon: &Daemon, services: &[&str]) -> Self {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let subscriber = format!("{n:015}@ims.example.com");
-        let body = json!({"msisdn": null, "services": services});
-        let reply = daemon.admin("PUT", &format!("/v1/subscribers/{}", encoded(&subscriber)), Some(&body));
-        assert_eq!(reply.status, 201, "{}", reply.text());
+        assert_eq!(put_subscriber(daemon, &subscriber, services).status, 201);
         Self::provision_for(daemon, &subscriber)
     }
 
     /// Provisions a terminal of a subscriber that exists.
     pub fn provision_for(daemon: &Daemon, subscriber: &str) -> Self {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self::provision_at(daemon, subscriber, IpAddr::V4(Ipv4Addr::new(127, 7, (n >> 8) as u8, n as u8)))
+    }
+
+    /// Provisions a terminal at this address of a subscriber that exists.
+    pub fn provision_at(daemon: &Daemon, subscriber: &str, address: IpAddr) -> Self {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let btid = format!("{}@bsf.example.com", BASE64.encode(&[n as u8, (n >> 8) as u8, 0xFB, 0xEF]));
         let mrk: Vec<u8> = (0..32).map(|i| i ^ n as u8).collect();
         let muk: Vec<u8> = (0..32).map(|i| i ^ n as u8 ^ 0x80).collect();
-        let address = IpAddr::V4(Ipv4Addr::new(127, 7, (n >> 8) as u8, n as u8));
         let socket = UdpSocket::bind((address, daemon.port)).expect("the LTKM port is free");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let terminal = Self { btid, mrk, muk, address, socket, bsm: daemon.udp, http: daemon.http };
-        assert_eq!(terminal.put(daemon, subscriber, json!({})).status, 201);
+        let (bsm, http, subscriber) = (daemon.udp, daemon.http, subscriber.to_owned());
+        let terminal = Self { btid, subscriber, mrk, muk, address, socket, bsm, http };
+        assert_eq!(terminal.put(daemon, json!({})).status, 201);
         terminal
     }
 
     /// Puts the credential in, with further fields.
-    pub fn put(&self, daemon: &Daemon, subscriber: &str, more: serde_json::Value) -> Reply {
+    pub fn put(&self, daemon: &Daemon, more: serde_json::Value) -> Reply {
         let mut body = json!({
-            "subscriber": subscriber,
+            "subscriber": self.subscriber,
             "mrk": BASE64.encode(&self.mrk),
             "muk": BASE64.encode(&self.muk),
             "gba": "u",
@@ -81,7 +89,7 @@ impl Terminal {
 
     /// Asks for a challenge.
     pub fn challenge(&self, connection: &mut Connection, request_type: &str) -> Challenge {
-        let path = format!("/keymanagement?requesttype={request_type}");
+        let path = target(request_type);
         let reply = connection.request("POST", &path, &[("Content-Type", media_type(request_type))], b"");
         assert_eq!(reply.status, 401, "{}", reply.text());
         let lines = reply.all("www-authenticate");
@@ -97,7 +105,7 @@ impl Terminal {
         challenge: &Challenge,
         nc: u32,
     ) -> Reply {
-        let path = format!("/keymanagement?requesttype={request_type}");
+        let path = target(request_type);
         let authorization = self.authorization(&path, body, challenge, nc);
         let headers = [("Content-Type", media_type(request_type)), ("Authorization", authorization.as_str())];
         connection.request("POST", &path, &headers, body)
@@ -118,6 +126,26 @@ impl Terminal {
         self.send(&mut connection, request_type, body.as_bytes(), &challenge, 1)
     }
 
+    /// Sends a document with these credentials.
+    pub fn send_as(
+        &self,
+        connection: &mut Connection,
+        request_type: &str,
+        body: &[u8],
+        digest: &Digest,
+    ) -> Reply {
+        let authorization = digest.header(body);
+        let headers = [("Content-Type", media_type(request_type)), ("Authorization", authorization.as_str())];
+        connection.request("POST", &target(request_type), &headers, body)
+    }
+
+    /// A fresh nonce with this terminal's right credentials for a procedure.
+    pub fn digest(&self, connection: &mut Connection, request_type: &str) -> Digest {
+        let headers = [("Content-Type", media_type(request_type))];
+        let reply = connection.request("POST", &target(request_type), &headers, b"");
+        Digest::new(self, request_type, &super::digest::nonce(&reply))
+    }
+
     /// Registers; `types` are the delivery types that it declares.
     pub fn register(&self, services: &[&str], types: Option<&[u8]>) -> Reply {
         self.request("register", &registration(services, types))
@@ -132,6 +160,13 @@ impl Terminal {
 
     pub fn deregister(&self, services: &[&str]) -> Reply {
         self.request("deregister", &deregistration(services))
+    }
+
+    /// Deregisters, and has to succeed: the answer's document.
+    pub fn deregistered(&self, services: &[&str]) -> DeregistrationResponse {
+        let reply = self.deregister(services);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        DeregistrationResponse::read(&reply.body, &Default::default()).expect("a deregistration answer").0
     }
 
     /// Requests keys: (Key Domain ID, MSK ID) in hexadecimal.
@@ -164,6 +199,17 @@ impl Terminal {
         buffer[..len].to_vec()
     }
 
+    /// The datagrams that are there already.
+    pub fn drain(&self) -> Vec<Vec<u8>> {
+        let mut buffer = [0u8; 2048];
+        self.socket.set_nonblocking(true).expect("not blocking");
+        let drained =
+            std::iter::from_fn(|| self.socket.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec()));
+        let drained = drained.collect();
+        self.socket.set_nonblocking(false).expect("blocking");
+        drained
+    }
+
     /// Verifies an LTKM to the daemon.
     pub fn verify(&self, ltkm: &OpenedLtkm) {
         self.send_udp(&self.verification(ltkm));
@@ -180,6 +226,17 @@ impl Terminal {
     pub fn send_udp(&self, octets: &[u8]) {
         self.socket.send_to(octets, self.bsm).expect("sent");
     }
+}
+
+/// Puts a subscriber in.
+pub fn put_subscriber(daemon: &Daemon, subscriber: &str, services: &[&str]) -> Reply {
+    let body = json!({"msisdn": null, "services": services});
+    daemon.admin("PUT", &format!("/v1/subscribers/{}", encoded(subscriber)), Some(&body))
+}
+
+/// The request target of a procedure.
+pub fn target(request_type: &str) -> String {
+    format!("/keymanagement?requesttype={request_type}")
 }
 
 /// The media type of a procedure's request.

@@ -1,10 +1,12 @@
 //! Accepting: a bounded number of connections, each with its time limits; a drain with a deadline.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -13,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use super::limits::Limits;
 use super::prefixed::{FirstLine, Prefixed};
@@ -23,6 +26,9 @@ const MAX_HEAD: usize = 32 << 10;
 
 /// Header lines of a request; more are 431.
 const MAX_HEADERS: usize = 100;
+
+/// How long a connection that is being closed is read on.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Connections beyond the limit that are told so at a time; further ones are closed without a word.
 const REFUSALS: usize = 256;
@@ -52,14 +58,14 @@ pub async fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
 }
 
 /// Answers every connection with 503 for so long: there is no store to serve from.
-pub async fn refuse_for(listeners: &[TcpListener], span: Duration) {
+pub async fn refuse_for(listeners: &[TcpListener], tls: Option<&Arc<ServerConfig>>, span: Duration) {
     let refusing = Arc::new(Semaphore::new(REFUSALS));
     let accepting = listeners.iter().map(|listener| {
         let refusing = &refusing;
         Box::pin(async move {
             loop {
                 match listener.accept().await {
-                    Ok((stream, _)) => refuse(stream, refusing),
+                    Ok((stream, _)) => refuse(stream, tls.cloned(), refusing),
                     Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                 }
             }
@@ -145,7 +151,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch:
         };
         let limits = shared.limits();
         if shared.open_now() >= limits.max_connections {
-            refuse(stream, &shared.refusing);
+            shared.service.refused_unread(StatusCode::SERVICE_UNAVAILABLE);
+            tracing::debug!(%peer, "refused: http.max_connections are open");
+            refuse(stream, limits.tls, &shared.refusing);
             continue;
         }
         let Ok(permit) = Arc::clone(&shared.open).try_acquire_owned() else { continue };
@@ -160,32 +168,50 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch:
 }
 
 /// Beyond the limit: 503 and close.
-fn refuse(stream: TcpStream, refusing: &Arc<Semaphore>) {
+fn refuse(stream: TcpStream, tls: Option<Arc<ServerConfig>>, refusing: &Arc<Semaphore>) {
     if let Ok(permit) = Arc::clone(refusing).try_acquire_owned() {
         tokio::spawn(async move {
-            close_with(stream, "503 Service Unavailable", "Retry-After: 5\r\n").await;
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            match tls.map(TlsAcceptor::from) {
+                None => close_with(stream, status).await,
+                Some(acceptor) => {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(LINGER, acceptor.accept(stream)).await {
+                        close_with(stream, status).await;
+                    }
+                }
+            }
             drop(permit);
         });
     }
 }
 
 /// Answers without having read a request, and closes so that the answer arrives.
-async fn close_with<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, status: &str, extra: &str) {
-    let answer = format!("HTTP/1.1 {status}\r\n{extra}Connection: close\r\nContent-Length: 0\r\n\r\n");
+async fn close_with<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, status: StatusCode) {
+    let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "Retry-After: 5\r\n" } else { "" };
+    let answer = format!("HTTP/1.1 {status}\r\n{retry}Connection: close\r\nContent-Length: 0\r\n\r\n");
     let closing = async {
         io.write_all(answer.as_bytes()).await?;
-        io.shutdown().await?;
-        // What the peer has sent must be read, or the close would take the answer back.
+        io.shutdown().await
+    };
+    // The peer may be gone; nothing depends on its reading this.
+    if let Ok(Ok(())) = tokio::time::timeout(LINGER, closing).await {
+        linger(io).await;
+    }
+}
+
+/// Reads on for a while after the answer: what the peer still sends would take the answer back if it met a socket
+/// that is closed (RFC 9112 §9.6).
+async fn linger<T: AsyncRead + Unpin>(mut io: T) {
+    let reading = async {
         let mut rest = [0u8; 4096];
-        for _ in 0..64 {
+        for _ in 0..256 {
             if io.read(&mut rest).await? == 0 {
                 break;
             }
         }
         Ok::<_, io::Error>(())
     };
-    // The peer may be gone; nothing depends on its reading this.
-    let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
+    let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
 async fn connection(
@@ -216,36 +242,77 @@ async fn requests<T: AsyncRead + AsyncWrite + Unpin>(
     limits: &Limits,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let (io, first) = Prefixed::read_ahead(io, limits.request_timeout).await;
-    match first {
-        FirstLine::Served => {}
-        FirstLine::OtherVersion => return close_with(io, "505 HTTP Version Not Supported", "").await,
-        FirstLine::Late => return close_with(io, "408 Request Timeout", "").await,
+    let peer = peer.ip();
+    let (mut io, first) = Prefixed::read_ahead(io, limits.request_timeout).await;
+    let refused = match first {
+        FirstLine::Served => None,
+        FirstLine::OtherVersion => Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
+        FirstLine::TooLong => Some(StatusCode::URI_TOO_LONG),
+        FirstLine::Late => Some(StatusCode::REQUEST_TIMEOUT),
         FirstLine::Gone => return,
-    }
-    let service = service_fn(|request| {
-        let (shared, limits) = (Arc::clone(shared), shared.limits());
-        async move { Ok::<_, std::convert::Infallible>(shared.service.handle(request, peer.ip(), &limits).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.request_timeout)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        _ = shutdown.wait_for(|ending| *ending) => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    if let Some(status) = refused {
+        note(shared, peer, status);
+        return close_with(io, status).await;
+    }
+    let unread = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        let (shared, limits, unread) = (Arc::clone(shared), shared.limits(), &unread);
+        async move {
+            let (response, read) = shared.service.handle(request, peer, &limits).await;
+            unread.store(!read, Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    let ended = {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.request_timeout)
+            // A peer that has nothing more to send may still wait for its answer.
+            .half_close(true)
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(TokioIo::new(&mut io), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            _ = shutdown.wait_for(|ending| *ending) => None,
+        };
+        match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection");
+    match ended {
+        Ok(()) if unread.load(Ordering::Relaxed) => linger(io).await,
+        Ok(()) => {}
+        Err(error) if error.is_timeout() && io.request_begun() => {
+            note(shared, peer, StatusCode::REQUEST_TIMEOUT);
+            close_with(io, StatusCode::REQUEST_TIMEOUT).await;
+        }
+        Err(error) if error.is_parse() => {
+            // hyper has answered already.
+            note(shared, peer, status_of(&error));
+            linger(io).await;
+        }
+        Err(error) => tracing::debug!(%peer, %error, "connection"),
     }
+}
+
+/// What hyper answers to a head that it cannot read.
+fn status_of(error: &hyper::Error) -> StatusCode {
+    if error.is_parse_too_large() {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    } else {
+        StatusCode::BAD_REQUEST
+    }
+}
+
+/// Counts and logs a request that was refused before its head was read.
+fn note(shared: &Shared, peer: IpAddr, status: StatusCode) {
+    shared.service.refused_unread(status);
+    tracing::info!(%peer, status = status.as_u16(), "request refused: its head cannot be read");
 }

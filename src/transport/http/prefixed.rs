@@ -1,4 +1,7 @@
-//! A connection whose first line was read ahead: hyper answers an unknown HTTP version with 400, HTTP means 505.
+//! A connection as hyper is given it. What hyper does not do by itself is done around it: the first line is read
+//! ahead (hyper answers an unknown HTTP version with 400 and a long request line with 431, HTTP means 505 and 414),
+//! it is known whether a request has begun (a head that breaks off is 408, an idle connection is just closed), and a
+//! peer that does not take its answers is cut.
 
 use std::io;
 use std::pin::Pin;
@@ -7,16 +10,19 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
-/// The longest request line that is waited for; hyper refuses longer ones itself.
-const MAX_LINE: usize = 8 << 10;
+/// The longest request line, in octets; RFC 9112 §3 wants at least 8000.
+pub(super) const MAX_LINE: usize = 8 << 10;
 
 /// What the first line says of the connection.
 pub(super) enum FirstLine {
-    /// HTTP/1.x, or something that hyper answers rightly.
+    /// HTTP/1.0 or 1.1, or something that hyper answers rightly.
     Served,
-    /// Another major version: 505.
+    /// Another version: 505.
     OtherVersion,
+    /// Longer than [`MAX_LINE`]: 414.
+    TooLong,
     /// It did not arrive in time: 408.
     Late,
     /// The peer went away.
@@ -27,10 +33,16 @@ pub(super) enum FirstLine {
 pub(super) struct Prefixed<T> {
     ahead: Bytes,
     io: T,
+    /// Whether octets came since something was last written.
+    begun: bool,
+    /// How long a write may wait for the peer.
+    within: Duration,
+    /// Runs while a write waits for the peer.
+    waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Prefixed<T> {
-    /// Reads the first line.
+    /// Reads the first line. `within` bounds it and each later wait for the peer to take what is written.
     pub(super) async fn read_ahead(mut io: T, within: Duration) -> (Self, FirstLine) {
         let mut ahead = BytesMut::with_capacity(1024);
         let read = async {
@@ -42,6 +54,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Prefixed<T> {
             Ok(true)
         };
         let first = match tokio::time::timeout(within, read).await {
+            Ok(Ok(true)) if !ahead.contains(&b'\n') => FirstLine::TooLong,
             Ok(Ok(true)) if other_version(&ahead) => FirstLine::OtherVersion,
             Ok(Ok(true)) => FirstLine::Served,
             Ok(_) if ahead.is_empty() => FirstLine::Gone,
@@ -49,16 +62,40 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Prefixed<T> {
             Err(_) if ahead.is_empty() => FirstLine::Gone,
             Err(_) => FirstLine::Late,
         };
-        (Self { ahead: ahead.freeze(), io }, first)
+        let (begun, ahead) = (!ahead.is_empty(), ahead.freeze());
+        (Self { ahead, io, begun, within, waiting: None }, first)
+    }
+
+    /// Whether octets came since the last answer: a request has begun.
+    pub(super) fn request_begun(&self) -> bool {
+        self.begun
     }
 }
 
-/// Whether the line ends in an HTTP version whose major number is not 1 (RFC 9112 §2.3).
+impl<T> Prefixed<T> {
+    /// What a write came to, unless the peer takes nothing for too long.
+    fn bounded<R>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let within = self.within;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
+        match waiting.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Whether the line ends in an HTTP version other than 1.0 and 1.1 (RFC 9112 §2.3).
 fn other_version(ahead: &[u8]) -> bool {
     let line = ahead.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii_end();
     let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
     match version.strip_prefix(b"HTTP/") {
-        Some([major, b'.', minor]) => major.is_ascii_digit() && minor.is_ascii_digit() && *major != b'1',
+        Some([major, b'.', minor]) => {
+            major.is_ascii_digit() && minor.is_ascii_digit() && (*major != b'1' || *minor > b'1')
+        }
         _ => false,
     }
 }
@@ -74,21 +111,28 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
             buf.put_slice(&self.ahead.split_to(len));
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.begun |= buf.filled().len() > before;
+        read
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, octets)
+        self.begun = false;
+        let written = Pin::new(&mut self.io).poll_write(cx, octets);
+        self.bounded(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.bounded(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.bounded(cx, shut)
     }
 
     fn poll_write_vectored(
@@ -96,7 +140,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        self.begun = false;
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.bounded(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -109,8 +155,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_another_major_version_is_told_apart() {
+    fn only_another_version_is_told_apart() {
         assert!(other_version(b"POST /keymanagement HTTP/2.0\r\nHost: x\r\n"));
+        assert!(other_version(b"POST /keymanagement HTTP/1.2\r\nHost: x\r\n"));
         assert!(other_version(b"PRI * HTTP/2.0\n"));
         assert!(!other_version(b"POST /keymanagement HTTP/1.1\r\n"));
         assert!(!other_version(b"POST /keymanagement HTTP/1.0\r\n"));

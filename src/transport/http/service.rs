@@ -2,19 +2,22 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 use super::answer::Answer;
 use super::forwarded;
 use super::limits::Limits;
+use super::prefixed::MAX_LINE;
 use crate::digest::{Authenticator, Authorization, Failure, RequestLine, Verified};
 use crate::document::{
     self, BodyForm, ContainerChildren, DeregistrationResponse, MskResponse, RegistrationResponse,
@@ -45,11 +48,20 @@ pub struct Service {
 }
 
 /// A request that is refused before or after it is known who asks.
-struct Refused(Answer);
+struct Refused {
+    answer: Answer,
+    /// Whether the body was read to its end.
+    read: bool,
+}
 
 impl Refused {
     fn new(status: StatusCode, line: &str) -> Self {
-        Self(Answer::text(status, line))
+        Self { answer: Answer::text(status, line), read: true }
+    }
+
+    /// A refusal that leaves the body unread.
+    fn unread(status: StatusCode, line: &str) -> Self {
+        Self { answer: Answer::text(status, line), read: false }
     }
 }
 
@@ -58,20 +70,42 @@ impl Service {
         self.engine.metrics()
     }
 
-    /// Answers one request.
-    pub(super) async fn handle(&self, request: Request<Incoming>, peer: IpAddr, limits: &Limits) -> Answered {
+    /// Keeps the gauge of remembered nonces up to date until the shutdown.
+    pub async fn run_gauges(&self, mut shutdown: watch::Receiver<bool>) {
+        while !*shutdown.borrow() {
+            self.metrics().nonces(self.authenticator.nonces_remembered());
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                _ = shutdown.changed() => {}
+            }
+        }
+    }
+
+    /// Counts an answer to a request whose head was not read.
+    pub(super) fn refused_unread(&self, status: StatusCode) {
+        self.metrics().http_answered(None, status.as_u16(), 0.0);
+    }
+
+    /// Answers one request, and tells whether its body was read to the end.
+    pub(super) async fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        limits: &Limits,
+    ) -> (Answered, bool) {
         let began = Instant::now();
         let procedure = requested(request.uri().query());
-        let response = match self.try_handle(request, peer, procedure, limits).await {
-            Ok(response) => response,
-            Err(Refused(answer)) => {
+        let bodiless = request.body().is_end_stream();
+        let (response, read) = match self.try_handle(request, peer, procedure, limits).await {
+            Ok(response) => (response, true),
+            Err(Refused { answer, read }) => {
                 let line = String::from_utf8_lossy(answer.body()).trim_end().to_owned();
                 tracing::info!(%peer, status = answer.status().as_u16(), line, "request refused");
-                answer.response()
+                (answer.response(), read || bodiless)
             }
         };
         self.metrics().http_answered(procedure, response.status().as_u16(), began.elapsed().as_secs_f64());
-        response
+        (response, read)
     }
 
     async fn try_handle(
@@ -95,7 +129,7 @@ impl Service {
         let answer = match tokio::time::timeout(limits.request_timeout, carried).await {
             Ok(Ok(Some(answer))) => answer,
             Ok(Ok(None)) => return self.challenge(&Failure::expired(), peer),
-            Ok(Err(Refused(answer))) => {
+            Ok(Err(Refused { answer, .. })) => {
                 let line = String::from_utf8_lossy(answer.body()).trim_end().to_owned();
                 tracing::info!(%peer, %btid, status = answer.status().as_u16(), line, "request refused");
                 answer
@@ -123,28 +157,37 @@ impl Service {
             Method::TRACE,
             Method::CONNECT,
         ];
+        if let Err(line) = well_framed(head) {
+            return Err(Refused::unread(StatusCode::BAD_REQUEST, line));
+        }
+        if target_len(&head.uri) > MAX_LINE {
+            return Err(Refused::unread(StatusCode::URI_TOO_LONG, "The request target is too long."));
+        }
+        if codings(&head.headers).any(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+            return Err(Refused::unread(StatusCode::NOT_IMPLEMENTED, "The transfer coding is not known."));
+        }
         if head.uri.path() != self.path {
-            return Err(Refused::new(StatusCode::NOT_FOUND, "There is nothing at this path."));
+            return Err(Refused::unread(StatusCode::NOT_FOUND, "There is nothing at this path."));
         }
         if known.contains(&head.method) {
-            return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "Requests are sent with POST."));
+            return Err(Refused::unread(StatusCode::METHOD_NOT_ALLOWED, "Requests are sent with POST."));
         }
         if head.method != Method::POST {
-            return Err(Refused::new(StatusCode::NOT_IMPLEMENTED, "The method is not known."));
+            return Err(Refused::unread(StatusCode::NOT_IMPLEMENTED, "The method is not known."));
         }
         let Some(procedure) = procedure else {
             let line = "requesttype must be register, deregister or msk-request, once.";
-            return Err(Refused::new(StatusCode::BAD_REQUEST, line));
+            return Err(Refused::unread(StatusCode::BAD_REQUEST, line));
         };
         let content_type = single(&head.headers, header::CONTENT_TYPE);
         if let Err(error) = media_type::check(content_type, procedure) {
             let wanted = media_type::of_request(procedure);
             let line = format!("The body must be {wanted} in UTF-8: {error}.");
-            return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, &line));
+            return Err(Refused::unread(StatusCode::UNSUPPORTED_MEDIA_TYPE, &line));
         }
         if head.headers.contains_key(header::CONTENT_ENCODING) {
             let line = "A body with a content coding is not taken.";
-            return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, line));
+            return Err(Refused::unread(StatusCode::UNSUPPORTED_MEDIA_TYPE, line));
         }
         Ok(procedure)
     }
@@ -283,17 +326,47 @@ fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&[u8]> {
     values.next().is_none().then(|| value.as_bytes())
 }
 
+/// RFC 9112 §3.2, §6.1: one `Host`, which HTTP/1.0 may leave out; `chunked` once, as the last coding.
+fn well_framed(head: &Parts) -> Result<(), &'static str> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if !is_host(host.as_bytes()) => return Err("The Host is malformed."),
+        (Some(_), Some(_)) => return Err("The request has more than one Host."),
+        (None, _) if head.version >= Version::HTTP_11 => return Err("The request has no Host."),
+        _ => {}
+    }
+    let chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
+    if codings(&head.headers).filter(|c| chunked(c)).count() > 1 {
+        return Err("The body is chunked more than once.");
+    }
+    Ok(())
+}
+
+/// `uri-host [ ":" port ]`, or nothing (RFC 9110 §7.2).
+fn is_host(value: &[u8]) -> bool {
+    value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())
+}
+
+/// The transfer codings in their order; hyper has seen to it that the last one is `chunked`.
+fn codings(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let codings = lines.flat_map(|line| line.to_str().unwrap_or("?").split(','));
+    codings.map(str::trim).filter(|coding| !coding.is_empty())
+}
+
+fn target_len(uri: &Uri) -> usize {
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    uri.authority().map_or(0, |authority| authority.as_str().len()) + path
+}
+
 async fn read_body(head: &Parts, body: Incoming, limits: &Limits) -> Result<Bytes, Refused> {
     let too_large = || {
         let line = format!("The body is longer than {} octets.", limits.max_body);
-        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, &line)
+        Refused::unread(StatusCode::PAYLOAD_TOO_LARGE, &line)
     };
     let headers = &head.headers;
     if !headers.contains_key(header::CONTENT_LENGTH) && !headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Refused::new(StatusCode::LENGTH_REQUIRED, "The request has no length."));
-    }
-    if head.version < Version::HTTP_11 && headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "HTTP/1.0 has no transfer codings."));
+        return Err(Refused::unread(StatusCode::LENGTH_REQUIRED, "The request has no length."));
     }
     if body.size_hint().lower() > limits.max_body as u64 {
         return Err(too_large());
@@ -302,8 +375,8 @@ async fn read_body(head: &Parts, body: Incoming, limits: &Limits) -> Result<Byte
     match tokio::time::timeout(limits.request_timeout, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Refused::new(StatusCode::BAD_REQUEST, "The body did not arrive whole.")),
-        Err(_) => Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time.")),
+        Ok(Err(_)) => Err(Refused::unread(StatusCode::BAD_REQUEST, "The body did not arrive whole.")),
+        Err(_) => Err(Refused::unread(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time.")),
     }
 }
 
@@ -329,5 +402,15 @@ mod tests {
         assert_eq!(requested(Some("requesttype=Register")), None);
         assert_eq!(requested(Some("requesttype=")), None);
         assert_eq!(requested(None), None);
+    }
+
+    #[test]
+    fn a_host_is_an_authority_without_user_information() {
+        for host in ["bmsc.example.com", "bmsc.example.com:8080", "192.0.2.1", "[2001:db8::1]:80", ""] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in ["a b", "user@bmsc.example.com", "bmsc.example.com/x", "[2001:db8::1"] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
     }
 }
