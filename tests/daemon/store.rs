@@ -131,13 +131,13 @@ fn status(to: SocketAddr, method: &str, path: &str) -> Option<u16> {
 #[test]
 fn a_store_that_cannot_be_opened_yet_is_waited_for() {
     let place = tempfile::tempdir().expect("a directory");
-    let disk = place.path().join("disk");
-    // A file stands where the disk is to be mounted.
-    std::fs::write(&disk, "").expect("written");
+    // Opening the lock's file fails, as it would on a disk that is full or broken.
+    let obstacle = place.path().join("lock");
+    std::fs::create_dir(&obstacle).expect("made");
     let [http, admin] = [free_port(), free_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let mut daemon = Daemon::start_unready(&format!(
-        "store.url = \"file:{}/store\"\nhttp.listen = [\"{http}\"]\nadmin.listen = \"{admin}\"",
-        disk.display()
+        "store.url = \"file:{}\"\nhttp.listen = [\"{http}\"]\nadmin.listen = \"{admin}\"",
+        place.path().display()
     ));
     daemon.await_log("not ready");
     let told = |to, method, path, wanted| {
@@ -147,8 +147,7 @@ fn a_store_that_cannot_be_opened_yet_is_waited_for() {
     told(admin, "GET", "/healthz", 200);
     told(admin, "GET", "/v1/services", 503);
     told(http, "POST", "/keymanagement?requesttype=register", 503);
-    std::fs::remove_file(&disk).expect("removed");
-    std::fs::create_dir(&disk).expect("mounted");
+    std::fs::remove_dir(&obstacle).expect("removed");
     daemon.await_ready();
     await_ready(&daemon, 200);
     daemon.put_service("urn:s", 1, json!({}));
