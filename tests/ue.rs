@@ -328,6 +328,22 @@ fn https_is_spoken_with_a_server_that_the_authority_vouches_for_alone() {
 }
 
 #[test]
+fn verification_messages_that_come_one_by_one_faster_than_commits_are_all_recorded() {
+    // Nothing is sent again in time: what is not recorded at once is missing.
+    let daemon = Daemon::start_with("udp.first_timeout = \"60s\"");
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ltkmd"));
+    command.args(["ue", "load", "--json", "--service", SERVICE, "--bsm", &daemon.udp.to_string()]);
+    command.args(["--url", &format!("http://{}/keymanagement", daemon.http)]);
+    command.args(["--admin", &format!("http://{}", daemon.admin)]);
+    command.arg("--token-file").arg(daemon.dir.path().join("admin_token"));
+    command.args(["--source", &format!("127.8.3.{n}"), "--sources", "1"]);
+    command.args(["--ltkm-port", &daemon.port.to_string(), "--terminals", "1000", "--connections", "32"]);
+    let told = Run::of(&mut command).done().json;
+    assert_eq!((&told["ltkms"]["udp"], &told["ltkms"]["verified"]), (&json!(1000), &json!(1000)), "{told}");
+}
+
+#[test]
 fn a_load_runs_without_a_fault_and_the_daemon_counts_every_key_as_verified() {
     let daemon = daemon();
     let token = daemon.dir.path().join("admin_token");

@@ -194,7 +194,7 @@ async fn secrets_come_to_the_key_readers_token_alone() {
     let keys = ["service", "keys", SERVICE_ID, "--secrets", "--json"];
     let refused = ctl(&world, &keys).await;
     assert_eq!(refused.code, 1);
-    assert!(refused.err.contains("403 Forbidden"), "{}", refused.err);
+    assert!(refused.err.contains("401 Unauthorized"), "{}", refused.err);
     let shown = ctl_with(&world, "reader", &keys).await;
     assert!(shown.json()["items"][0]["msk"].is_string());
 }

@@ -1,4 +1,5 @@
-//! Receiving: a thread per socket gathers datagrams into batches; the engine takes a few batches at a time.
+//! Receiving: a thread per socket queues datagrams; the engine takes them in batches, which are as large as what
+//! arrived while it was busy.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -19,17 +20,15 @@ const MAX_DATAGRAM: usize = 1024;
 /// Datagrams in one batch, and so in one commit, at most.
 const BATCH: usize = 512;
 
-/// Batches that wait for the engine; what comes when all are waiting is shed.
-const WAITING: usize = 64;
+/// Datagrams that wait for the engine; what comes when so many are waiting is shed.
+const WAITING: usize = 32_768;
 
 /// Batches that the engine works on at a time.
 const WORKING: usize = 4;
 
-type Batch = Vec<Vec<u8>>;
-
 /// Receives until the shutdown; what was received by then is still taken in.
 pub async fn run_intake(port: Arc<UdpPort>, engine: Arc<Engine>, shutdown: watch::Receiver<bool>) {
-    let (sender, mut receiver) = mpsc::channel::<Batch>(WAITING);
+    let (sender, mut receiver) = mpsc::channel(WAITING);
     for socket in &port.sockets {
         let (socket, sender) = (Arc::clone(socket), sender.clone());
         let (engine, shutdown) = (Arc::clone(&engine), shutdown.clone());
@@ -37,8 +36,13 @@ pub async fn run_intake(port: Arc<UdpPort>, engine: Arc<Engine>, shutdown: watch
     }
     drop(sender);
     let working = Arc::new(Semaphore::new(WORKING));
-    while let Some(batch) = receiver.recv().await {
+    loop {
+        // First the permit: what arrives while all are taken becomes one batch.
         let permit = Arc::clone(&working).acquire_owned().await.expect("the semaphore is never closed");
+        let mut batch = Vec::new();
+        if receiver.recv_many(&mut batch, BATCH).await == 0 {
+            break;
+        }
         let engine = Arc::clone(&engine);
         tokio::spawn(async move {
             if let Err(error) = engine.take_in(&batch).await {
@@ -52,7 +56,7 @@ pub async fn run_intake(port: Arc<UdpPort>, engine: Arc<Engine>, shutdown: watch
 
 fn receive(
     socket: &UdpSocket,
-    sender: &mpsc::Sender<Batch>,
+    sender: &mpsc::Sender<Vec<u8>>,
     engine: &Engine,
     shutdown: &watch::Receiver<bool>,
 ) {
@@ -74,15 +78,18 @@ fn receive(
                 continue;
             }
         };
-        let mut batch = vec![buffer[..first].to_vec()];
-        while batch.len() < BATCH {
-            match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(len) => batch.push(buffer[..len].to_vec()),
-                Err(_) => break,
+        queue(&buffer[..first], sender, engine);
+        while let Ok(len) = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            queue(&buffer[..len], sender, engine);
+            if *shutdown.borrow() {
+                break;
             }
         }
-        if let Err(refused) = sender.try_send(batch) {
-            refused.into_inner().iter().for_each(|_| engine.metrics().udp_received(UdpOutcome::Shed));
-        }
+    }
+}
+
+fn queue(datagram: &[u8], sender: &mpsc::Sender<Vec<u8>>, engine: &Engine) {
+    if sender.try_send(datagram.to_vec()).is_err() {
+        engine.metrics().udp_received(UdpOutcome::Shed);
     }
 }
