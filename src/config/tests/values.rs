@@ -106,7 +106,19 @@ fn a_misspelled_level_is_not_taken_for_a_target() {
     for text in ["", " ", "inof", "warning", "debug,eror", "ltkmd=loud", "ltkmd=="] {
         assert!(text.parse::<LogFilter>().is_err(), "{text}");
     }
-    assert_eq!("warn,ltkmd=debug".parse::<LogFilter>().unwrap().env_filter().to_string(), "ltkmd=debug,warn");
+}
+
+#[test]
+fn the_storage_engine_is_heard_from_warnings_on_unless_the_filter_names_it() {
+    for (text, all) in [
+        ("info,ltkmd=debug", vec!["fjall=warn", "info", "lsm_tree=warn", "ltkmd=debug"]),
+        ("info,fjall=trace", vec!["fjall=trace", "info", "lsm_tree=warn"]),
+    ] {
+        let filter = text.parse::<LogFilter>().unwrap().env_filter().to_string();
+        let mut directives: Vec<_> = filter.split(',').collect();
+        directives.sort_unstable();
+        assert_eq!(directives, all, "{text}");
+    }
 }
 
 #[test]
