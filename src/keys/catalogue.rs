@@ -1,6 +1,6 @@
 //! All services and keys at one moment: small, in memory, replaced as a whole when anything changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,9 +142,113 @@ impl Catalogue {
     /// by a retired service of the same group. `None` when all 65,535 are retained.
     pub fn free_key_number(&self, domain: KeyDomainId, group: u16) -> Option<u16> {
         let of_group = |s: &&Arc<ServiceKeys>| s.service.key_domain == domain && s.service.key_group == group;
-        let taken: Vec<u16> =
-            self.all().filter(of_group).flat_map(|s| s.keys.iter().map(|k| k.number)).collect();
-        let newest = taken.last().copied().unwrap_or(0);
+        let numbers = || self.all().filter(of_group).flat_map(|s| s.keys.iter().map(|k| k.number));
+        let newest = numbers().last().unwrap_or(0);
+        let taken: HashSet<u16> = numbers().collect();
         (1..=u16::MAX).map(|step| newest.wrapping_add(step)).find(|n| *n != 0 && !taken.contains(n))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::keys::Validity;
+
+    const DOMAIN: KeyDomainId = KeyDomainId([1, 2, 3]);
+
+    fn service(no: u32, group: u16) -> Service {
+        Service {
+            no: ServiceNo(no),
+            id: ServiceId::new(&format!("urn:{no}")).expect("a service id"),
+            key_domain: DOMAIN,
+            key_group: group,
+            validity: Validity::Ntp,
+            lifetime: Duration::from_secs(10),
+            rotate_every: None,
+            open: true,
+            ext_bcast: None,
+            invalidate_on_deregister: true,
+            mtk_ids: (1, 2),
+            salt: false,
+            srtp: None,
+            lead_time: None,
+            retired: None,
+        }
+    }
+
+    fn key(number: u16, from: u64, to: u64) -> Arc<Msk> {
+        Arc::new(Msk {
+            service: ServiceNo(1),
+            number,
+            msk: Zeroizing::new([0; 16]),
+            salt: None,
+            valid_from: Timestamp(from),
+            valid_to: Timestamp(to),
+            mtk_ids: (1, 2),
+        })
+    }
+
+    fn keys(keys: &[(u16, u64, u64)]) -> ServiceKeys {
+        let keys = keys.iter().map(|(number, from, to)| key(*number, *from, *to)).collect();
+        ServiceKeys { service: service(1, 1), keys }
+    }
+
+    #[test]
+    fn the_current_key_is_the_one_valid_now_or_the_earliest_to_come() {
+        let service = keys(&[(1, 0, 100), (2, 300, 400), (3, 200, 300), (4, 50, 150)]);
+        let at = |now| service.current(Timestamp(now)).map(|k| k.number);
+        assert_eq!(at(0), Some(1));
+        assert_eq!(at(50), Some(4), "of two valid ones the one made last");
+        assert_eq!(at(149), Some(4));
+        assert_eq!(at(150), Some(3), "none is valid: the earliest to come");
+        assert_eq!(at(300), Some(2));
+        assert_eq!(at(400), None);
+        let next = |now| service.next(Timestamp(now)).map(|k| k.number);
+        assert_eq!((next(0), next(50), next(150), next(300)), (Some(4), Some(3), Some(2), None));
+    }
+
+    #[test]
+    fn the_next_key_is_wanted_from_its_lead_time_on() {
+        let mut service = keys(&[(1, 0, 10_000), (2, 10_000, 20_000)]);
+        let wanted = |service: &ServiceKeys, now| -> Vec<u16> {
+            service.wanted(Timestamp(now), Duration::from_secs(2)).map(|k| k.number).collect()
+        };
+        assert_eq!(wanted(&service, 7_999), [1]);
+        assert_eq!(wanted(&service, 8_000), [1, 2]);
+        assert_eq!(wanted(&service, 10_000), [2]);
+        service.service.lead_time = Some(Duration::from_secs(5));
+        assert_eq!(wanted(&service, 5_000), [1, 2], "the service's own lead time counts");
+        assert!(wanted(&service, 30_000).is_empty());
+    }
+
+    #[test]
+    fn key_numbers_go_up_wrap_at_65535_and_skip_0_and_what_is_retained() {
+        let with = |numbers: &[u16]| {
+            let mut catalogue = Catalogue::default();
+            let keys = numbers.iter().map(|n| key(*n, 0, 1)).collect();
+            catalogue.insert(ServiceKeys { service: service(1, 1), keys });
+            catalogue
+        };
+        assert_eq!(with(&[]).free_key_number(DOMAIN, 1), Some(1));
+        assert_eq!(with(&[7]).free_key_number(DOMAIN, 1), Some(8));
+        assert_eq!(with(&[1, 2, u16::MAX]).free_key_number(DOMAIN, 1), Some(3), "0, 1 and 2 are skipped");
+        assert_eq!(with(&[9, 4]).free_key_number(DOMAIN, 1), Some(5), "behind the one made last");
+        assert_eq!(with(&[9]).free_key_number(DOMAIN, 2), Some(1), "each group counts for itself");
+        let all: Vec<u16> = (1..=u16::MAX).collect();
+        assert_eq!(with(&all).free_key_number(DOMAIN, 1), None);
+    }
+
+    #[test]
+    fn numbers_go_on_from_a_retired_service_of_the_same_group() {
+        let mut catalogue = Catalogue::default();
+        let retired = Service { retired: Some(Timestamp(5)), ..service(1, 1) };
+        catalogue.insert(ServiceKeys { service: retired, keys: vec![key(1, 0, 1), key(2, 0, 1)] });
+        catalogue.insert(ServiceKeys { service: service(2, 1), keys: Vec::new() });
+        assert_eq!(catalogue.free_key_number(DOMAIN, 1), Some(3));
+        assert_eq!(catalogue.by_group(DOMAIN, 1).map(|s| s.service.no), Some(ServiceNo(2)));
+        assert!(catalogue.by_id(&service(1, 1).id).is_none() && catalogue.get(ServiceNo(1)).is_some());
+        assert_eq!(catalogue.free_no(), ServiceNo(3));
     }
 }

@@ -155,3 +155,43 @@ fn a_drained_daemon_ends_with_0_and_goes_on_where_it_was() {
     daemon.restart();
     assert_eq!(daemon.get("/v1/services/urn:s")["terminals"]["http"], 1);
 }
+
+#[test]
+fn attempts_survive_a_restart() {
+    let mut daemon = Daemon::start_with("udp.attempts = 3\nudp.first_timeout = \"500ms\"");
+    daemon.put_service("urn:s", 1, json!({}));
+    let mut terminal = Terminal::provision(&daemon, &[]);
+    terminal.registered(&["urn:s"], UDP);
+    terminal.receive();
+    terminal.receive();
+    daemon.kill();
+    daemon.restart();
+    terminal.follow(&daemon);
+    terminal.receive();
+    let failed = daemon.await_state("the failure", |daemon| {
+        daemon.deliveries(&terminal.btid).into_iter().find(|d| d["state"] == "failed")
+    });
+    assert_eq!((&failed["attempts"], terminal.drain().len()), (&json!(3), 0));
+}
+
+#[test]
+fn deregistration_cancels_what_is_under_way() {
+    let daemon = Daemon::start_with("udp.first_timeout = \"100ms\"\nudp.attempts = 2");
+    daemon.put_service("urn:s", 1, json!({"invalidate_on_deregister": false}));
+    let terminal = Terminal::provision(&daemon, &[]);
+    terminal.registered(&["urn:s"], UDP);
+    let ltkm = terminal.receive();
+    assert_eq!(terminal.deregister(&["urn:s"]).status, 200);
+    let all = daemon.deliveries(&terminal.btid);
+    assert_eq!((all.len(), &all[0]["state"], &all[0]["next_due"]), (1, &json!("cancelled"), &json!(null)));
+    let sent = daemon.metric("ltkmd_ltkm_sent_total{method=\"udp\"}");
+    // A late answer is harmless, and the time of a resend passes without one.
+    terminal.verify(&ltkm);
+    daemon.await_metric("ltkmd_udp_received_total{outcome=\"duplicate\"}", 1.0);
+    let other = Terminal::provision(&daemon, &[]);
+    other.registered(&["urn:s"], UDP);
+    other.receive();
+    other.receive();
+    daemon.await_metric("ltkmd_ltkm_sent_total{method=\"udp\"}", sent + 2.0);
+    assert_eq!(daemon.deliveries(&terminal.btid)[0]["attempts"], all[0]["attempts"]);
+}

@@ -260,4 +260,6 @@ fn registrations_beside_key_updates_never_share_a_t_and_end_with_the_newest_key(
         });
     }
     assert_eq!(daemon.get("/v1/services/urn:s")["terminals"]["total"], 16);
+    let shed = daemon.metric("ltkmd_udp_received_total{outcome=\"shed\"}");
+    assert_eq!(shed, 0.0, "answers wait for one commit together");
 }

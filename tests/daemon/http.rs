@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -370,4 +371,88 @@ fn limits_are_read_again_on_sighup() {
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     daemon.await_log("configuration read again");
     assert_eq!(exchange(&daemon, &octets).status, 413);
+}
+
+#[test]
+fn idle_connections_do_not_hold_the_end_up() {
+    let mut daemon = Daemon::start_with("http.request_timeout = \"60s\"\nhttp.drain = \"60s\"");
+    let silent = Connection::open(daemon.http);
+    let mut idle = Connection::open(daemon.http);
+    assert_eq!(idle.request("GET", "/", &[], b"").status, 404);
+    let began = Instant::now();
+    assert_eq!(daemon.terminate().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    drop(silent);
+}
+
+/// Numbers that look random: xorshift, the same in each run.
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n as u64) as usize
+    }
+}
+
+#[test]
+fn noise_breaks_nothing() {
+    const THREADS: u64 = 8;
+    const ROUNDS: usize = 60;
+    let mut daemon = Daemon::start_with("http.request_timeout = \"200ms\"");
+    daemon.put_service("urn:s", 1, json!({}));
+    let terminal = Terminal::provision(&daemon, &[]);
+    let mut connection = terminal.connect();
+    let digest = terminal.digest(&mut connection, "register");
+    let body = registration(&["urn:s"], HTTP);
+    let whole = format!(
+        "{}\r\nHost: a\r\nContent-Type: {}\r\nAuthorization: {}\r\nContent-Length: {}\r\n\r\n{body}",
+        post_line("register"),
+        media_type("register"),
+        digest.header(body.as_bytes()),
+        body.len()
+    );
+    std::thread::scope(|scope| {
+        for seed in 1..=THREADS {
+            let (whole, http) = (whole.as_bytes(), daemon.http);
+            scope.spawn(move || {
+                let mut noise = Noise(seed << 32 | 0x9E37_79B9);
+                for _ in 0..ROUNDS {
+                    let mut octets = whole.to_vec();
+                    for _ in 0..=noise.below(4) {
+                        let at = noise.below(octets.len());
+                        match noise.below(4) {
+                            0 => octets[at] ^= 1 << noise.below(8),
+                            1 => octets.truncate(at + 1),
+                            2 => octets[at] = noise.below(256) as u8,
+                            _ => {
+                                let to = at + noise.below(octets.len() - at);
+                                let again = octets[at..to].to_vec();
+                                octets.splice(at..at, again);
+                            }
+                        }
+                    }
+                    let mut stream = TcpStream::connect(http).expect("connected");
+                    stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("a timeout");
+                    // It may be refused before it is sent as a whole.
+                    let _ = stream.write_all(&octets);
+                    let mut answer = Vec::new();
+                    let ended = stream.read_to_end(&mut answer);
+                    let late = ended.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+                    assert!(!late, "no end: {}", String::from_utf8_lossy(&octets));
+                    let status = answer.get(9..12).map(|s| String::from_utf8_lossy(s).into_owned());
+                    let server =
+                        status.as_deref().is_some_and(|s| s.starts_with('5') && s != "501" && s != "505");
+                    assert!(!server, "{status:?} to {}", String::from_utf8_lossy(&octets));
+                }
+            });
+        }
+    });
+    let answer = terminal.registered(&["urn:s"], HTTP);
+    terminal.open(&answer.items[0].ltkms()[0]);
+    daemon.await_metric("ltkmd_http_connections", 0.0);
+    let log = daemon.end_and_read_log();
+    assert!(!log.iter().any(|l| l.contains("panicked") || l.contains("\"ERROR\"")), "{log:#?}");
 }

@@ -243,7 +243,11 @@ async fn requests<T: AsyncRead + AsyncWrite + Unpin>(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let peer = peer.ip();
-    let (mut io, first) = Prefixed::read_ahead(io, limits.request_timeout).await;
+    let (mut io, first) = tokio::select! {
+        ahead = Prefixed::read_ahead(io, limits.request_timeout) => ahead,
+        // Nothing was asked yet.
+        _ = shutdown.wait_for(|ending| *ending) => return,
+    };
     let refused = match first {
         FirstLine::Served => None,
         FirstLine::OtherVersion => Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
