@@ -394,3 +394,31 @@ fn a_target_in_absolute_form_is_served_and_the_digest_may_name_it_in_either_form
     }
     daemon.await_metric("ltkmd_digest_nonces", 1.0);
 }
+
+#[test]
+fn a_b_tid_of_any_visible_characters_is_a_user_name() {
+    let (daemon, terminal) = setting("");
+    for btid in ["a\"b\\c@bsf.example.com", "a,b=c;d@bsf.example.com", "a/b+c==@bsf.example.com", "%41'&<>@x"]
+    {
+        let path = format!("/v1/credentials/{}", crate::harness::encoded(btid));
+        let (mrk, muk) = (BASE64.encode(&terminal.mrk), BASE64.encode(&terminal.muk));
+        let body = json!({"subscriber": terminal.subscriber, "mrk": mrk, "muk": muk});
+        assert_eq!(daemon.admin("PUT", &path, Some(&body)).status, 201);
+        let mut connection = terminal.connect();
+        let digest = Digest { username: btid.to_owned(), ..terminal.digest(&mut connection, "register") };
+        let body = registration(&["urn:s"], HTTP);
+        let quoted = format!("username=\"{}\"", btid.replace('\\', "\\\\").replace('"', "\\\""));
+        let authorization = digest.header(body.as_bytes()).replace(&format!("username=\"{btid}\""), &quoted);
+        let reply = with(&mut connection, &authorization);
+        assert_eq!(reply.status, 200, "{authorization}: {}", reply.text());
+        digest.prove(&reply);
+        let (answer, _) = ltkmd::document::RegistrationResponse::read(&reply.body, &Default::default())
+            .expect("a registration answer");
+        let ltkm = terminal.open(&answer.items[0].ltkms()[0]);
+        assert_eq!(ltkm.idr, btid.as_bytes());
+        terminal.verify(&ltkm);
+        daemon.await_state("the verification", |daemon| {
+            (daemon.deliveries(btid)[0]["state"] == "verified").then_some(())
+        });
+    }
+}

@@ -149,6 +149,17 @@ fn every_dialect_of_the_request_documents_is_read() {
     );
     served(&terminal.request("register", &prefixed));
 
+    for written in ["<![CDATA[urn:s]]>", "urn&#58;s", "u<!-- a comment -->rn:s", "\n\turn:s\n"] {
+        let body = register(namespace, &extension).replace("\n  urn:s\n", written);
+        assert!(body.contains(written));
+        served(&terminal.request("register", &body));
+    }
+    for declaration in
+        ["<?xml version='1.0' encoding='utf-8' standalone=\"yes\"?>", "<?xml version=\"1.0\"?>\n"]
+    {
+        served(&terminal.request("register", &format!("{declaration}{}", register(namespace, &extension))));
+    }
+
     let other_root = msk_request(&[("b8709d", "68c90000")]).replace("mbmsMSK ", "mbmsMSKRequest ");
     let other_root = other_root.replace("</mbmsMSK>", "</mbmsMSKRequest>");
     served(&terminal.request("msk-request", &other_root));
@@ -196,6 +207,11 @@ fn a_document_that_is_refused_is_400_and_changes_nothing() {
         ("an external entity", edit(root, &format!("<!DOCTYPE a SYSTEM \"file:///etc/passwd\">{root}"))),
         ("an undeclared entity", edit("urn:s", "&b;")),
         ("UTF-16", utf16),
+        (
+            "a declaration of Latin-1",
+            edit(root, &format!("<?xml version='1.0' encoding='ISO-8859-1'?>{root}")),
+        ),
+        ("XML 1.0 that begins late", edit(root, &format!("<!-- --><?xml version='1.0'?>{root}"))),
         ("not UTF-8", edit("urn:s", "urn:\u{1}").iter().map(|b| if *b == 1 { 0xFF } else { *b }).collect()),
         ("a control character", edit("urn:s", "urn:\u{1}")),
         ("an undeclared prefix", edit("<serviceID>", "<x:y/><serviceID>")),

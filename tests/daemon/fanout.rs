@@ -11,7 +11,7 @@ use mikey::psk::PresharedKey;
 use serde_json::{Value, json};
 
 use crate::harness::digest::{Digest, nonce};
-use crate::harness::http::Connection;
+use crate::harness::http::{Connection, Reply};
 use crate::harness::terminal::{Terminal, media_type, registration, target};
 use crate::harness::{ADMIN_TOKEN, Daemon, FQDN};
 
@@ -32,9 +32,9 @@ fn muk(n: usize) -> [u8; 32] {
     key(n, 0x80)
 }
 
-fn import(daemon: &Daemon) {
+fn import(daemon: &Daemon, terminals: usize) {
     let mut lines = String::new();
-    for n in 0..TERMINALS {
+    for n in 0..terminals {
         lines += &json!({"subscriber": {"id": format!("s{n}"), "services": []}}).to_string();
         lines.push('\n');
         let (mrk, muk) = (BASE64.encode(&key(n, 0)), BASE64.encode(&muk(n)));
@@ -45,10 +45,39 @@ fn import(daemon: &Daemon) {
     let authorization = format!("Bearer {ADMIN_TOKEN}");
     let headers = [("Authorization", authorization.as_str()), ("Content-Type", "application/x-ndjson")];
     let reply = crate::harness::http::request(daemon.admin, "POST", "/v1/import", &headers, lines.as_bytes());
-    assert_eq!(reply.json()["counts"]["credential"], TERMINALS, "{}", reply.text());
+    assert_eq!(reply.json()["counts"]["credential"], terminals, "{}", reply.text());
 }
 
-/// Registers all of them over a few connections, through a proxy that tells their addresses.
+/// Registers one of them through a proxy that tells its address; `None` when the daemon is gone.
+fn register(connection: &mut Connection, n: usize, types: &[u8]) -> Option<Reply> {
+    let body = registration(&["urn:s"], Some(types));
+    let address = format!("127.{}.{}.{}", 20 + n / 65_536, n / 256 % 256, n % 256);
+    let mut post = |authorization: &str, body: &str| {
+        let head = format!(
+            "POST {} HTTP/1.1\r\nHost: {FQDN}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
+             X-Forwarded-For: {address}\r\n{authorization}\r\n",
+            target("register"),
+            media_type("register"),
+            body.len()
+        );
+        connection.try_send(format!("{head}{body}").as_bytes())?;
+        connection.reply()
+    };
+    let digest = Digest {
+        username: btid(n),
+        password: ltkmd::digest::password(&key(n, 0)).to_vec(),
+        realm: format!("3GPP-bootstrapping@{FQDN}"),
+        nonce: nonce(&post("", "")?),
+        uri: target("register"),
+        algorithm: "MD5",
+        qop: "auth",
+        nc: "00000001".to_owned(),
+        cnonce: "a".to_owned(),
+    };
+    post(&format!("Authorization: {}\r\n", digest.header(body.as_bytes())), &body)
+}
+
+/// Registers all of them over a few connections.
 fn register_all(daemon: &Daemon) {
     let (next, to) = (AtomicUsize::new(0), daemon.http);
     std::thread::scope(|scope| {
@@ -61,28 +90,7 @@ fn register_all(daemon: &Daemon) {
                         return;
                     }
                     let types: &[u8] = if n % PULLING == 0 { &[2] } else { &[0] };
-                    let body = registration(&["urn:s"], Some(types));
-                    let address = format!("127.{}.{}.{}", 20 + n / 65_536, n / 256 % 256, n % 256);
-                    let headers = [("Content-Type", media_type("register"))];
-                    let challenge = connection.request("POST", &target("register"), &headers, b"");
-                    let digest = Digest {
-                        username: btid(n),
-                        password: ltkmd::digest::password(&key(n, 0)).to_vec(),
-                        realm: format!("3GPP-bootstrapping@{FQDN}"),
-                        nonce: nonce(&challenge),
-                        uri: target("register"),
-                        algorithm: "MD5",
-                        qop: "auth",
-                        nc: "00000001".to_owned(),
-                        cnonce: "a".to_owned(),
-                    };
-                    let authorization = digest.header(body.as_bytes());
-                    let headers = [
-                        ("Content-Type", media_type("register")),
-                        ("Authorization", authorization.as_str()),
-                        ("X-Forwarded-For", address.as_str()),
-                    ];
-                    let reply = connection.request("POST", &target("register"), &headers, body.as_bytes());
+                    let reply = register(&mut connection, n, types).expect("an answer");
                     assert_eq!(reply.status, 200, "{}", reply.text());
                 }
             });
@@ -172,7 +180,7 @@ fn a_fan_out_that_is_killed_goes_on_and_reaches_every_terminal() {
     );
     let terminals = Terminals::listen(daemon.port);
     daemon.put_service("urn:s", 1, json!({}));
-    import(&daemon);
+    import(&daemon, TERMINALS);
     register_all(&daemon);
     let pulling = TERMINALS / PULLING;
     let pushed = TERMINALS - pulling;
@@ -262,4 +270,81 @@ fn registrations_beside_key_updates_never_share_a_t_and_end_with_the_newest_key(
     assert_eq!(daemon.get("/v1/services/urn:s")["terminals"]["total"], 16);
     let shed = daemon.metric("ltkmd_udp_received_total{outcome=\"shed\"}");
     assert_eq!(shed, 0.0, "answers wait for one commit together");
+}
+
+#[test]
+fn no_registration_that_was_answered_is_lost_when_the_daemon_is_killed() {
+    const EACH: usize = 400;
+    let mut daemon = Daemon::start_with("http.trusted_proxies = [\"127.0.0.1/32\"]");
+    daemon.put_service("urn:s", 1, json!({}));
+    import(&daemon, HTTP_THREADS * EACH);
+    let mut answered: HashMap<usize, u32> = HashMap::new();
+    for round in 1..=3 {
+        let enough = AtomicUsize::new(0);
+        let to = daemon.http;
+        let fresh: Vec<(usize, u32)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..HTTP_THREADS)
+                .map(|thread| {
+                    let enough = &enough;
+                    scope.spawn(move || {
+                        let mut connection = Connection::open(to);
+                        let mut answered = Vec::new();
+                        for n in (0..EACH).map(|i| thread * EACH + i).cycle() {
+                            let Some(reply) = register(&mut connection, n, &[2]) else { break };
+                            assert_eq!(reply.status, 200, "{}", reply.text());
+                            answered.push((n, counter(n, &reply)));
+                            enough.fetch_add(1, Ordering::Relaxed);
+                        }
+                        answered
+                    })
+                })
+                .collect();
+            daemon.await_state("some answers", |_| {
+                (enough.load(Ordering::Relaxed) > 300 * round).then_some(())
+            });
+            daemon.kill();
+            threads.into_iter().flat_map(|t| t.join().expect("no wrong answer")).collect()
+        });
+        for (n, t) in fresh {
+            let before = answered.insert(n, t);
+            assert!(before.is_none_or(|before| before < t), "T went back for terminal {n}");
+        }
+        daemon.restart();
+        let registered = daemon.get("/v1/services/urn:s")["terminals"]["http"].as_u64().expect("a count");
+        // One more of each thread may have been durable before its answer.
+        let known = answered.len() as u64;
+        assert!(
+            (known..=known + (round * HTTP_THREADS) as u64).contains(&registered),
+            "{registered} of {known}"
+        );
+    }
+    let mut connection = Connection::open(daemon.http);
+    for (n, t) in &answered {
+        let record = daemon.terminal(&btid(*n));
+        assert_eq!((&record["services"], &record["methods"]), (&json!(["urn:s"]), &json!(["http"])));
+        let reply = register(&mut connection, *n, &[2]).expect("an answer");
+        assert!(counter(*n, &reply) > *t, "T went back for terminal {n}");
+    }
+}
+
+/// T of the one LTKM inside an answer.
+fn counter(n: usize, reply: &Reply) -> u32 {
+    let (answer, _) = ltkmd::document::RegistrationResponse::read(&reply.body, &Default::default())
+        .expect("a registration answer");
+    let ltkm = mikey::ltkm::open(&PresharedKey::new(&muk(n)), &answer.items[0].ltkms()[0]);
+    ltkm.expect("an LTKM for this terminal").counter
+}
+
+#[test]
+fn a_key_update_without_terminals_is_done_at_once() {
+    let daemon = Daemon::start();
+    daemon.put_service("urn:s", 1, json!({}));
+    let (job, _) = daemon.rotate("urn:s", None);
+    let done = daemon.await_state("the end of the job", |daemon| {
+        let job = daemon.get(&format!("/v1/jobs/{job}"));
+        (job["state"] == "done").then_some(job)
+    });
+    assert_eq!((&done["terminals"], &done["sent"]), (&json!(0), &json!(0)));
+    daemon.await_metric("ltkmd_fanout_duration_seconds_count", 1.0);
+    daemon.await_metric("ltkmd_fanout_jobs_running", 0.0);
 }

@@ -62,6 +62,11 @@ impl Connection {
         self.stream.get_mut().write_all(octets).expect("sent");
     }
 
+    /// Sends octets to who may be gone: `None` then.
+    pub fn try_send(&mut self, octets: &[u8]) -> Option<()> {
+        self.stream.get_mut().write_all(octets).ok()
+    }
+
     /// Sends nothing more.
     pub fn shut(&mut self) {
         self.stream.get_mut().shutdown(std::net::Shutdown::Write).expect("shut");

@@ -318,5 +318,5 @@ fn status_of(error: &hyper::Error) -> StatusCode {
 /// Counts and logs a request that was refused before its head was read.
 fn note(shared: &Shared, peer: IpAddr, status: StatusCode) {
     shared.service.refused_unread(status);
-    tracing::info!(%peer, status = status.as_u16(), "request refused: its head cannot be read");
+    tracing::info!(%peer, status = status.as_u16(), "request refused before its head was read");
 }
