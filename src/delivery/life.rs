@@ -166,7 +166,7 @@ pub struct Delivery {
     pub attempts: u16,
     /// Attempts by UDP since the terminal was last heard of; `udp.attempts` bounds it.
     pub udp_attempts: u8,
-    /// When the owner has to look at it again; only in [`State::Sent`].
+    /// When the owner has to look at it again: an answer that is awaited, or a turn.
     pub next_due: Option<Timestamp>,
     /// When it came to be.
     pub queued: Timestamp,
@@ -237,6 +237,12 @@ impl Delivery {
             self.state = State::Assumed;
             self.next_due = None;
         }
+    }
+
+    /// Waits for its turn: the owner sends it at that moment.
+    pub fn defer(&mut self, until: Timestamp, now: Timestamp) {
+        self.settle(State::Queued, None, now);
+        self.next_due = Some(until);
     }
 
     /// Ends the waiting in another state than an attempt's.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Order;
 use super::life::{Answered, Delivery, Kind, Reason, State};
@@ -13,6 +14,10 @@ use crate::time::Timestamp;
 
 /// From this counter value on a credential is spent (LTKM profile §5): what is under way still has room.
 const SPENT_FROM: u64 = 0xFFFF_0000;
+
+/// How long what goes by UDP waits when LTKMs ride in the answer to the same request: a datagram that
+/// overtakes the answer has the higher T, and the terminal would take the answer's LTKMs for replays.
+const BEHIND_ANSWER: Duration = Duration::from_millis(200);
 
 /// Closed deliveries that are kept per terminal and service, newest first, while their keys are retained.
 const KEPT_CLOSED: usize = 16;
@@ -259,8 +264,15 @@ impl Terminal {
 
     /// Everything that is outstanding goes out when the terminal is heard of: keys that it lacks of services
     /// it is registered for, and invalidations. By UDP; else it waits for the request that names it.
-    /// `served` are the (service, key number) pairs that this request already brought.
-    pub fn contact(&mut self, served: &[(ServiceNo, u16)], ctx: &mut Context<'_>, orders: &mut Vec<Order>) {
+    /// `served` are the (service, key number) pairs that this request already brought; `behind`: LTKMs ride in
+    /// its answer, and what goes by UDP must not overtake them.
+    pub fn contact(
+        &mut self,
+        served: &[(ServiceNo, u16)],
+        behind: bool,
+        ctx: &mut Context<'_>,
+        orders: &mut Vec<Order>,
+    ) {
         let catalogue = ctx.catalogue;
         let services = self.registration.as_ref().map_or_else(Vec::new, |r| r.services.clone());
         for entry in services.iter().filter_map(|no| catalogue.get(*no)) {
@@ -271,7 +283,7 @@ impl Terminal {
                 if known.is_some_and(|d| d.verified.is_some() || d.state.is_held()) {
                     continue;
                 }
-                self.remind(no, number, Kind::Key, ctx, orders);
+                self.remind((no, number, Kind::Key), behind, ctx, orders);
             }
         }
         let invalidations: Vec<_> = self
@@ -282,28 +294,32 @@ impl Terminal {
             .collect();
         for (no, number) in invalidations {
             if !served.contains(&(no, number)) {
-                self.remind(no, number, Kind::Invalidate, ctx, orders);
+                self.remind((no, number, Kind::Invalidate), behind, ctx, orders);
             }
         }
     }
 
-    /// Sends one outstanding delivery again, unless its latest attempt is too young to be lost.
+    /// Sends one outstanding delivery again, unless its latest attempt is too young to be lost or its turn comes.
     fn remind(
         &mut self,
-        no: ServiceNo,
-        number: u16,
-        kind: Kind,
+        (no, number, kind): (ServiceNo, u16, Kind),
+        behind: bool,
         ctx: &mut Context<'_>,
         orders: &mut Vec<Order>,
     ) {
-        let young =
-            |d: &Delivery| d.state == State::Sent && ctx.now.since(d.updated) < ctx.rules.first_timeout;
+        let young = |d: &Delivery| match d.state {
+            State::Sent => ctx.now.since(d.updated) < ctx.rules.first_timeout,
+            State::Queued => true,
+            _ => false,
+        };
         if self.deliveries.iter().any(|d| d.is(no, number, kind) && young(d)) {
             return;
         }
         let i = self.begin(no, number, kind, None, ctx.now);
         let set = self.set(ctx.rules);
-        if set.contains(Method::Udp) {
+        if set.contains(Method::Udp) && behind {
+            self.deliveries[i].defer(ctx.now + BEHIND_ANSWER, ctx.now);
+        } else if set.contains(Method::Udp) {
             self.send(i, Method::Udp, ctx, orders);
         } else if set.contains(Method::Http) {
             if self.deliveries[i].state != State::AwaitingPull {
@@ -318,7 +334,7 @@ impl Terminal {
     pub fn due(&mut self, ctx: &mut Context<'_>, orders: &mut Vec<Order>) {
         for i in 0..self.deliveries.len() {
             let d = &self.deliveries[i];
-            if d.state != State::Sent || d.next_due.is_none_or(|due| due > ctx.now) {
+            if d.next_due.is_none_or(|due| due > ctx.now) {
                 continue;
             }
             let entry = ctx.catalogue.get(d.service);
@@ -335,7 +351,7 @@ impl Terminal {
         }
     }
 
-    /// The wait for an answer is over.
+    /// The wait for an answer is over, or for its turn.
     fn lapse(&mut self, i: usize, ctx: &mut Context<'_>, orders: &mut Vec<Order>) {
         let set = self.set(ctx.rules);
         let (udp, http) = (set.contains(Method::Udp), set.contains(Method::Http));
@@ -343,7 +359,7 @@ impl Terminal {
         let spent = d.method == Some(Method::Udp) && d.udp_attempts >= ctx.rules.attempts;
         if udp && !spent {
             self.send(i, Method::Udp, ctx, orders);
-        } else if d.method == Some(Method::Http) && http {
+        } else if d.method != Some(Method::Udp) && http {
             d.settle(State::AwaitingPull, None, ctx.now);
         } else {
             let reason = if udp { Reason::NoAnswer } else { Reason::NoMethod };

@@ -104,11 +104,8 @@ impl World {
         let result = decision(&mut self.terminal, &mut ctx);
         assert!(self.terminal.next_t >= before, "T went back");
         for d in &self.terminal.deliveries {
-            assert_eq!(
-                d.next_due.is_some(),
-                d.state == State::Sent,
-                "only what awaits an answer is due: {d:?}"
-            );
+            let waits = matches!(d.state, State::Sent | State::Queued);
+            assert_eq!(d.next_due.is_some(), waits, "what awaits an answer or its turn is due: {d:?}");
         }
         result
     }
@@ -291,6 +288,26 @@ fn what_failed_goes_out_again_at_the_next_contact_and_a_young_attempt_is_left_al
     assert!(world.msk_request(9, 0).push.is_empty(), "both were sent a moment ago");
     world.now = world.now + Duration::from_secs(3);
     assert_eq!(world.msk_request(9, 0).push.len(), 2);
+}
+
+#[test]
+fn what_goes_by_udp_waits_behind_the_answer_that_ltkms_ride_in() {
+    let mut world = World::new();
+    world.register(&["a"], Some(BOTH));
+    while world.terminal.next_due().is_some() {
+        world.lapse();
+    }
+    let outcome = world.register(&["b"], Some(BOTH));
+    let t = outcome.items[0].orders[0].t;
+    assert!(outcome.push.is_empty(), "a datagram would overtake the answer");
+    assert_eq!(world.key(1, 1).state, State::Queued);
+    let sent = world.lapse();
+    assert_eq!((sent[0].service, sent[0].via), (ServiceNo(1), Method::Udp));
+    assert!(sent[0].t > t);
+
+    let outcome = world.register(&["b"], Some(HTTP));
+    assert_eq!(outcome.items[0].orders.len(), 1);
+    assert_eq!(world.key(1, 1).state, State::AwaitingPull, "the turn that waits for UDP ends with UDP");
 }
 
 #[test]

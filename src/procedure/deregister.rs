@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Code, Item, Outcome, item};
+use super::{Code, Item, Outcome, item, rides};
 use crate::delivery::{Context, Terminal};
 use crate::id::ServiceId;
 
@@ -38,7 +38,7 @@ pub fn deregister(
         served.extend(orders.iter().map(|o| (o.service, o.number)));
         items.push(item(orders, &mut push));
     }
-    terminal.contact(&served, ctx, &mut push);
+    terminal.contact(&served, rides(&items), ctx, &mut push);
     terminal.prune(catalogue, ctx.now);
     Outcome { items, push, announced: None }
 }

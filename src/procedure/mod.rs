@@ -89,3 +89,8 @@ fn item(orders: Vec<Order>, push: &mut Vec<Order>) -> Item {
     push.extend::<Vec<_>>(beside);
     Item { code: Code::Ok, orders: inside }
 }
+
+/// Whether LTKMs ride in the answer.
+fn rides(items: &[Item]) -> bool {
+    items.iter().any(|item| !item.orders.is_empty())
+}

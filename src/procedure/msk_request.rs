@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Code, Item, Outcome, item};
+use super::{Code, Item, Outcome, item, rides};
 use crate::delivery::{Context, Terminal};
 use crate::id::{KeyDomainId, MskId};
 
@@ -43,7 +43,7 @@ pub fn msk_request(
         terminal.deliver(entry, std::slice::from_ref(key), ctx, &mut orders);
         items.push(item(orders, &mut push));
     }
-    terminal.contact(&served, ctx, &mut push);
+    terminal.contact(&served, rides(&items), ctx, &mut push);
     terminal.prune(catalogue, ctx.now);
     Outcome { items, push, announced: None }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Code, Item, Outcome, item};
+use super::{Code, Item, Outcome, item, rides};
 use crate::delivery::{Context, Terminal};
 use crate::id::ServiceId;
 
@@ -45,7 +45,7 @@ pub fn register(
         served.extend(entry.wanted(ctx.now, ctx.rules.lead_time).map(|k| (entry.service.no, k.number)));
         items.push(item(orders, &mut push));
     }
-    terminal.contact(&served, ctx, &mut push);
+    terminal.contact(&served, rides(&items), ctx, &mut push);
     terminal.prune(catalogue, ctx.now);
     Some(Outcome { items, push, announced: declared.map(|_| set) })
 }
