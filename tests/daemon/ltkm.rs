@@ -188,6 +188,17 @@ fn tshark_finds_no_fault_in_anything_that_leaves() {
 }
 
 #[test]
+#[should_panic(expected = "tshark finds a fault")]
+fn an_ltkm_that_is_cut_short_is_a_fault_to_tshark() {
+    let daemon = Daemon::start();
+    daemon.put_service("urn:s", 1, json!({}));
+    let terminal = Terminal::provision(&daemon, &[]);
+    let mut octets = inside(&terminal, "urn:s");
+    octets.pop();
+    tshark_reads("cut", &[octets]);
+}
+
+#[test]
 fn each_ltkm_has_its_own_t_rand_and_csb_id() {
     let daemon = Daemon::start();
     daemon.put_service("urn:s", 1, json!({}));

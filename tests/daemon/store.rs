@@ -81,12 +81,14 @@ fn a_full_disk_takes_readiness_away_and_gives_503_until_there_is_room_again() {
         assert!(reply.header("retry-after").is_some() && !reply.text().contains("LTKM"));
         digest.prove(&reply);
     }
+    let closed = json!({"key_domain": "b8709d", "key_group": "0001", "validity": "ntp", "open": false});
     let errors = daemon.metric("ltkmd_store_errors_total");
     assert!(errors >= 3.0, "{errors}");
     for (method, path, body) in [
         ("PUT", "/v1/subscribers/new", Some(json!({}))),
         ("DELETE", "/v1/services/urn:s?force=true", None),
         ("POST", "/v1/services/urn:s/rotate", None),
+        ("PUT", "/v1/services/urn:s", Some(closed)),
     ] {
         let reply = daemon.admin(method, path, body.as_ref());
         assert_eq!(reply.status, 503, "{method} {path}: {}", reply.text());
@@ -103,6 +105,7 @@ fn a_full_disk_takes_readiness_away_and_gives_503_until_there_is_room_again() {
     assert!(after.counter > ltkm.counter);
     assert_eq!(after.msk_id, ltkm.msk_id, "the rotation that was refused did not happen");
     assert_eq!(daemon.keys("urn:s").len(), 1);
+    assert_eq!(daemon.get("/v1/services/urn:s")["open"], true, "nor did it close");
     assert_eq!(daemon.admin("GET", "/v1/subscribers/new", None).status, 404);
     terminal.verify(&after);
     daemon.await_state("the verification", |daemon| {
