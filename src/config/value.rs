@@ -318,7 +318,10 @@ impl LogFilter {
     /// The filter itself. The storage engine's own lines are for its makers: only its warnings are shown,
     /// unless a directive names `fjall` or `lsm_tree`.
     pub fn env_filter(&self) -> EnvFilter {
-        let directives = format!("fjall=warn,lsm_tree=warn,{}", self.0);
+        let wants_less =
+            self.0.split(',').any(|d| ["off", "error"].iter().any(|l| d.trim().eq_ignore_ascii_case(l)));
+        let directives =
+            if wants_less { self.0.clone() } else { format!("fjall=warn,lsm_tree=warn,{}", self.0) };
         EnvFilter::builder().parse(directives).expect("the directives were read when the filter was made")
     }
 }
