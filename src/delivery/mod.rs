@@ -5,12 +5,14 @@
 
 mod life;
 mod plan;
+mod sms;
 mod terminal;
 #[cfg(test)]
 mod tests;
 
 pub use life::{Answered, Delivery, Kind, Reason, State};
 pub use plan::{Entropy, Rules, SmsAlone};
+pub use sms::{HeldBack, MessageId, ReceiptState, SmsLedger, SmsLeg, SmsLimits};
 pub use terminal::{Context, Registration, Terminal};
 
 use crate::id::{Method, ServiceNo};

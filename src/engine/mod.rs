@@ -10,11 +10,13 @@ mod maker;
 mod request;
 mod resend;
 mod schedule;
+mod sms;
 mod subscriber;
 
 pub use catalogue::{RotateSpec, ServiceSpec};
 pub use maker::Identity;
 pub use request::{Authenticable, Served};
+pub use sms::{ShortMessage, SmsEvent, SmsOutbox, SmsTag};
 pub use subscriber::{CredentialKeys, CredentialSpec, ImportItem, Trigger};
 
 use std::net::IpAddr;
