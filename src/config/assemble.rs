@@ -12,11 +12,12 @@ use nix::unistd::{AccessFlags, access};
 use super::reader::{Reader, named};
 use super::secrets::{Shape, secret};
 use super::settings::{
-    Admin, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store, Udp, Xml,
+    Admin, BindMode, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store, Udp,
+    Xml,
 };
-use super::tls::tls;
-use super::value::{AdminListen, NodeName, SmsSource, StoreDirectory, network, socket_address};
-use crate::delivery::SmsAlone;
+use super::tls::{authorities, tls};
+use super::value::{AdminListen, NodeName, SmsSource, Smsc, StoreDirectory, network, socket_address};
+use crate::delivery::{SmsAlone, SmsLimits};
 use crate::digest::Algorithm;
 use crate::document::ContainerChildren;
 use crate::id::Method;
@@ -144,21 +145,46 @@ fn sms(r: &mut Reader) -> Option<Option<Sms>> {
     if !r.has_table("sms") {
         return Some(None);
     }
-    let smsc = r.list("sms.smsc", str::parse);
+    let smsc = r.list("sms.smsc", str::parse::<Smsc>);
+    let bind = r.choice("sms.bind", BindMode::ALL, BindMode::as_str);
     let system_id = r.text("sms.system_id");
     // SMPP 3.4 §5.2.2: nine octets with the NUL.
     let password = secret(r, "sms.sms_password_file", Shape::Password(8));
+    let authorities = authorities(r, smsc.iter().flatten().any(|s| s.tls));
     let source = r.optional("sms.source", str::parse::<SmsSource>);
     let window = r.integer("sms.window");
     let rate = r.integer::<u32>("sms.rate").and_then(NonZeroU32::new);
+    let enquire_link = r.duration("sms.enquire_link");
+    let response_timeout = r.duration("sms.response_timeout");
+    let limits = sms_limits(r);
     Some(Some(Sms {
         smsc: smsc?,
+        bind: bind?,
         system_id: system_id?,
         password: password?,
+        authorities: authorities?,
         source: source?,
         window: window?,
         rate: rate?,
+        enquire_link: enquire_link?,
+        response_timeout: response_timeout?,
+        limits: limits?,
     }))
+}
+
+fn sms_limits(r: &mut Reader) -> Option<SmsLimits> {
+    let attempts = r.integer("sms.attempts");
+    let pull_timeout = r.duration("sms.pull_timeout");
+    let interval = r.duration("sms.terminal_interval");
+    let daily = r.integer("sms.terminal_daily");
+    let patience = r.duration("sms.patience");
+    Some(SmsLimits {
+        attempts: attempts?,
+        pull_timeout: pull_timeout?,
+        interval: interval?,
+        daily: daily?,
+        patience: patience?,
+    })
 }
 
 fn delivery(r: &mut Reader) -> Option<Delivery> {

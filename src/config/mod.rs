@@ -32,9 +32,10 @@ use std::sync::Arc;
 pub use fault::{Fault, Faults, Place};
 pub use reference::reference;
 pub use settings::{
-    Admin, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store, Udp, Xml,
+    Admin, BindMode, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store, Udp,
+    Xml,
 };
-pub use tls::Tls;
+pub use tls::{Authorities, Tls};
 pub use value::{
     AdminListen, HostName, LogFilter, NodeName, Refused, SmsSource, Smsc, StoreDirectory, SystemId, UrlPath,
 };

@@ -6,8 +6,9 @@ impl Settings {
     /// The keys whose new values need a restart, in the schema's order; empty when `new` can take over at once.
     ///
     /// Live are `log.filter`, the limits and timeouts of `[http]` (`max_body`, `request_timeout`,
-    /// `max_connections`, `max_items`, `drain`) and what `[http.tls]` names. Turning TLS on or off is told as
-    /// `http.tls`. A secret counts by its octets, wherever they came from.
+    /// `max_connections`, `max_items`, `drain`), what `[http.tls]` names, and how centres are spoken to by `[sms]`.
+    /// Turning TLS on or off is told as `http.tls`, turning SMS on or off as `sms`. A secret counts by its octets,
+    /// wherever they came from.
     pub fn restart_needed(&self, new: &Self) -> Vec<&'static str> {
         let old_sms = self.sms.as_ref();
         let new_sms = new.sms.as_ref();
@@ -15,7 +16,7 @@ impl Settings {
         let sms_turned = old_sms.is_some() != new_sms.is_some();
         macro_rules! sms {
             ($field:ident) => {
-                !sms_turned && old_sms.map(|s| &s.$field) != new_sms.map(|s| &s.$field)
+                !sms_turned && old_sms.map(|s| s.limits.$field) != new_sms.map(|s| s.limits.$field)
             };
         }
         [
@@ -36,12 +37,11 @@ impl Settings {
             ("udp.first_timeout", self.udp.first_timeout != new.udp.first_timeout),
             ("udp.rate", self.udp.rate != new.udp.rate),
             ("sms", sms_turned),
-            ("sms.smsc", sms!(smsc)),
-            ("sms.system_id", sms!(system_id)),
-            ("sms.sms_password_file", sms!(password)),
-            ("sms.source", sms!(source)),
-            ("sms.window", sms!(window)),
-            ("sms.rate", sms!(rate)),
+            ("sms.attempts", sms!(attempts)),
+            ("sms.pull_timeout", sms!(pull_timeout)),
+            ("sms.terminal_interval", sms!(interval)),
+            ("sms.terminal_daily", sms!(daily)),
+            ("sms.patience", sms!(patience)),
             ("delivery.methods", self.delivery.methods != new.delivery.methods),
             ("delivery.verify", self.delivery.verify != new.delivery.verify),
             ("delivery.sms_alone", self.delivery.sms_alone != new.delivery.sms_alone),

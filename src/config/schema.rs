@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use super::settings::LogFormat;
+use super::settings::{BindMode, LogFormat};
 
 /// What a key's value must be.
 #[derive(Debug, Clone, Copy)]
@@ -187,32 +187,81 @@ pub(super) const KEYS: &[Key] = &[
         Absent("as fast as the socket takes them"),
         "LTKM datagrams a second, at most.",
     ),
-    key(
+    live(
         "sms.smsc",
         Kind::List("smpp://HOST[:PORT] or smpps://HOST:PORT", 1, 16),
         Required("smsc = \"smpp://127.0.0.1:2775\""),
         "The short message centres, in order of preference.",
     ),
-    key(
+    live(
+        "sms.bind",
+        Kind::OneOf(BindMode::NAMES),
+        Toml("\"transceiver\""),
+        "One connection for both directions, or one for each.",
+    ),
+    live(
         "sms.system_id",
         Kind::Text("visible ASCII, at most 15"),
         Toml("\"ltkmd\""),
         "The name to bind with (SMPP `system_id`).",
     ),
-    key(
+    live(
         "sms.sms_password_file",
         Kind::Secret("ASCII, at most 8"),
         Absent("no password"),
         "The password to bind with (SMPP `password`).",
     ),
-    key(
+    live(
+        "sms.tls_ca",
+        Kind::Text("path of a PEM file"),
+        Absent("the system's authorities"),
+        "The authorities that an `smpps://` centre's certificate must come from.",
+    ),
+    live(
         "sms.source",
         Kind::Text("up to 20 digits, or up to 11 other characters"),
         Absent("the centre's own address"),
         "The sender's address (SMPP `source_addr`).",
     ),
-    key("sms.window", Kind::Integer(1, 1000), Toml("32"), "Submissions without an answer, at most."),
-    key("sms.rate", Kind::Integer(1, 100_000), Toml("500"), "Messages a second, at most."),
+    live("sms.window", Kind::Integer(1, 1000), Toml("32"), "Submissions without an answer, at most."),
+    live("sms.rate", Kind::Integer(1, 100_000), Toml("500"), "Messages a second, at most."),
+    live(
+        "sms.enquire_link",
+        Kind::Duration("100ms", "1h"),
+        Toml("\"30s\""),
+        "A centre that was silent for so long is asked whether it is there.",
+    ),
+    live(
+        "sms.response_timeout",
+        Kind::Duration("100ms", "5m"),
+        Toml("\"10s\""),
+        "A centre that answers nothing for so long, though it should, is left.",
+    ),
+    key("sms.attempts", Kind::Integer(1, 16), Toml("2"), "Triggers by SMS for one delivery, at most."),
+    key(
+        "sms.pull_timeout",
+        Kind::Duration("1s", "24h"),
+        Toml("\"5m\""),
+        "How long the terminal's request is awaited after a trigger.",
+    ),
+    key(
+        "sms.terminal_interval",
+        Kind::Duration("0s", "24h"),
+        Toml("\"1m\""),
+        "The least time between two triggers to one terminal.",
+    ),
+    key(
+        "sms.terminal_daily",
+        Kind::Integer(1, 10_000),
+        Toml("50"),
+        "Triggers to one terminal within a day, at most.",
+    ),
+    key(
+        "sms.patience",
+        Kind::Duration("1s", "7d"),
+        Toml("\"24h\""),
+        "How long a delivery waits for its turn by SMS before it goes another way or fails.",
+    ),
     key(
         "delivery.methods",
         Kind::List("http, udp or sms", 1, 3),

@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use mikey::IdType;
 
 use super::fault::Fault;
-use super::tls::Tls;
+use super::tls::{Authorities, Tls};
 use super::value::{
     AdminListen, HostName, LogFilter, NodeName, SmsSource, Smsc, StoreDirectory, SystemId, UrlPath,
 };
-use crate::delivery::{Rules, SmsAlone};
+use crate::delivery::{Rules, SmsAlone, SmsLimits};
 use crate::digest::Algorithm;
 use crate::document::{ContainerChildren, Limits};
 use crate::id::{Method, MethodSet};
@@ -56,6 +56,16 @@ named! {
         Text = "text",
         /// One JSON object a line.
         Json = "json",
+    }
+}
+
+named! {
+    /// How the daemon binds to a short message centre (SMPP 3.4 §2.2).
+    BindMode {
+        /// One connection for both directions: `bind_transceiver`.
+        Transceiver = "transceiver",
+        /// One connection for each direction: `bind_transmitter` and `bind_receiver`.
+        TransmitterReceiver = "transmitter-receiver",
     }
 }
 
@@ -136,16 +146,26 @@ pub struct Udp {
 pub struct Sms {
     /// The centres, in order of preference: 1 to 16.
     pub smsc: Vec<Smsc>,
+    /// One connection or two.
+    pub bind: BindMode,
     /// The name to bind with.
     pub system_id: SystemId,
     /// The password to bind with, at most 8 octets.
     pub password: Option<Secret>,
+    /// Who vouches for centres over TLS; always there when one of [`Self::smsc`] is `smpps://`.
+    pub authorities: Option<Authorities>,
     /// The sender's address; the centre's own without.
     pub source: Option<SmsSource>,
     /// Submissions without an answer at a time, 1 to 1000.
     pub window: u16,
     /// Messages a second, at most.
     pub rate: NonZeroU32,
+    /// After how long a silence a centre is asked whether it is there, 100 ms to 1 h.
+    pub enquire_link: Duration,
+    /// How long a centre may answer nothing though it should, 100 ms to 5 min.
+    pub response_timeout: Duration,
+    /// How often, and for how long, one terminal is triggered.
+    pub limits: SmsLimits,
 }
 
 /// `[delivery]`: which methods, and what is asked of terminals.

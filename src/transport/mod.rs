@@ -1,4 +1,5 @@
 //! Thin drivers between the network and the engine: bounded queues, no decisions.
 
 pub mod http;
+pub mod sms;
 pub mod udp;

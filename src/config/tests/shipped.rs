@@ -69,6 +69,7 @@ fn all_that_the_example_shows_can_be_used() {
         ("store_key", "cd".repeat(32)),
         ("store_password", "p".to_owned()),
         ("sms_password", "p".to_owned()),
+        ("smsc_ca.pem", pair.cert.pem()),
         ("admin_token", "a".to_owned()),
         ("key_reader_token", "r".to_owned()),
         ("tls.crt", pair.cert.pem()),

@@ -1,4 +1,4 @@
-//! The certificate and key of the terminal-facing listener.
+//! The certificate and key of the terminal-facing listener, and the authorities of short message centres.
 
 use super::{BASE, Sandbox, assert_lines};
 
@@ -68,4 +68,30 @@ fn one_of_the_two_alone_is_a_fault() {
     assert_lines(&missing("certificate = \"DIR/a.crt\""), &["a.toml:7: http.tls.key: is missing"]);
     assert_lines(&missing("key = \"DIR/a.key\""), &["a.toml:7: http.tls.certificate: is missing"]);
     assert_eq!(missing("").len(), 2);
+}
+
+#[test]
+fn the_authorities_of_a_centre_are_read_and_compared_by_their_certificates() {
+    let sandbox = sandbox();
+    let load = |given: &str| sandbox.load(&format!("{BASE}{given}\n")).unwrap().sms.unwrap();
+    assert!(load("").authorities.is_none(), "nobody needs them");
+    let a = load("sms.tls_ca = \"DIR/a.crt\"").authorities.unwrap();
+    let b = load("sms.tls_ca = \"DIR/b.crt\"").authorities.unwrap();
+    assert!(a != b && a.file.ends_with("a.crt"));
+    sandbox.write("c.crt", std::fs::read(sandbox.path().join("a.crt")).unwrap());
+    assert!(load("sms.tls_ca = \"DIR/c.crt\"").authorities.unwrap() == a);
+}
+
+#[test]
+fn authorities_that_are_none_are_faults() {
+    let sandbox = sandbox();
+    sandbox.write("junk.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    for (file, what) in [
+        ("none", "none cannot be read"),
+        ("text", "text holds no certificate"),
+        ("junk.crt", "junk.crt holds an unusable certificate"),
+    ] {
+        let faults = sandbox.faults(&format!("{BASE}sms.tls_ca = \"DIR/{file}\"\n"));
+        assert_lines(&faults, &[&format!("a.toml:7: sms.tls_ca: {what}")]);
+    }
 }

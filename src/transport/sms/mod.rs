@@ -1,0 +1,3 @@
+//! Short messages by SMPP 3.4.
+
+pub mod udh;
