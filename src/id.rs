@@ -127,6 +127,9 @@ impl TerminalKey {
     /// The lowest key, where a walk over all terminals begins.
     pub const MIN: Self = Self([0; 16]);
 
+    /// The highest key, where a walk back begins.
+    pub const MAX: Self = Self([0xFF; 16]);
+
     /// The shard, below [`SHARDS`].
     pub fn shard(self) -> u16 {
         u16::from_be_bytes([self.0[0], self.0[1]]) >> 4
@@ -135,6 +138,11 @@ impl TerminalKey {
     /// The key after this one, none behind the last.
     pub fn next(self) -> Option<Self> {
         u128::from_be_bytes(self.0).checked_add(1).map(|n| Self(n.to_be_bytes()))
+    }
+
+    /// The key before this one, none before the first.
+    pub fn prev(self) -> Option<Self> {
+        u128::from_be_bytes(self.0).checked_sub(1).map(|n| Self(n.to_be_bytes()))
     }
 }
 

@@ -12,6 +12,8 @@ mod full_disk;
 mod harness;
 #[path = "store/histories.rs"]
 mod histories;
+#[path = "store/jobs.rs"]
+mod jobs;
 
 use harness::Factory;
 use ltkmd::store::EmbeddedStore;

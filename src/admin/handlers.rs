@@ -1,4 +1,4 @@
-//! Subscribers, credentials, terminals, deliveries, jobs, and how the daemon is.
+//! Subscribers, credentials, terminals, deliveries, and how the daemon is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +13,10 @@ use super::body::Json;
 use super::documents;
 use super::problem::{Fault, Problem};
 use super::query::{self, PathId, Query};
-use super::views::{
-    CredentialView, DeliveryView, Health, JobView, Page, Status, SubscriberView, TerminalView,
-};
+use super::views::{CredentialView, DeliveryView, Health, Page, Status, SubscriberView, TerminalView};
 use crate::delivery::State;
 use crate::engine::{Engine, EngineError, Put};
-use crate::id::{BTid, JobId, Method, MethodSet, ServiceId, ServiceNo, SubscriberId, TerminalKey};
+use crate::id::{BTid, Method, MethodSet, ServiceId, ServiceNo, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
 use crate::store::{DeliveryFilter, JobState, Members, TerminalFilter};
 
@@ -230,49 +228,6 @@ pub(super) async fn list_deliveries(
     Ok(Answer(Page { items: items.collect(), next }))
 }
 
-/// `GET /v1/jobs`, the newest first
-pub(super) async fn list_jobs(
-    Shared(engine): Shared<Arc<Engine>>,
-    mut query: Query,
-) -> Result<Answer<Page<JobView>>, Problem> {
-    let limit = query.limit()?;
-    let after: Option<JobId> = match query.text("after")? {
-        None => None,
-        Some(text) => match text.parse() {
-            Ok(number) => Some(JobId(number)),
-            Err(_) => return Err(Fault::new("after", "is no job's number").into()),
-        },
-    };
-    query.finish()?;
-    let store = engine.store();
-    // Numbers are given out once and rise: so many jobs at most are not older than `after`.
-    let newer = match (after, store.jobs(1).await?.first()) {
-        (Some(after), Some(newest)) => (newest.id.0 + 1).saturating_sub(after.0),
-        _ => 0,
-    };
-    let wanted = usize::try_from(newer).unwrap_or(usize::MAX).saturating_add(limit + 1).min(1 << 20);
-    let jobs = store.jobs(wanted).await?;
-    let older: Vec<_> = jobs.iter().filter(|job| after.is_none_or(|after| job.id < after)).collect();
-    let more = older.len() > limit;
-    let page = &older[..older.len().min(limit)];
-    let next = page.last().filter(|_| more).map(|job| job.id.to_string());
-    let catalogue = engine.catalogue();
-    Ok(Answer(Page { items: page.iter().map(|job| JobView::new(job, &catalogue)).collect(), next }))
-}
-
-/// `GET /v1/jobs/{id}`
-pub(super) async fn show_job(
-    Shared(engine): Shared<Arc<Engine>>,
-    id: PathId,
-    query: Query,
-) -> Result<Answer<JobView>, Problem> {
-    query.finish()?;
-    let number: u64 = id.existing()?;
-    let job = engine.store().job(JobId(number)).await?;
-    let view = job.map(|job| JobView::new(&job, &engine.catalogue()));
-    view.map(Answer).ok_or_else(|| Problem::not_found(format!("there is no job {number}")))
-}
-
 /// What has to work, each `ok` or what is wrong; and whether all is well.
 fn checks(engine: &Engine) -> (bool, BTreeMap<&'static str, String>) {
     let all = engine.readiness();
@@ -289,7 +244,7 @@ pub(super) async fn status(
     query.finish()?;
     let (ready, checks) = checks(&engine);
     let store = engine.store();
-    let (counts, jobs) = (store.counts(), store.jobs(1000).await?);
+    let (counts, jobs) = (store.counts(), store.open_jobs().await?);
     let sum = counts.members.values().fold(Members::default(), |sum, m| Members {
         udp: sum.udp + m.udp,
         http: sum.http + m.http,
@@ -306,6 +261,7 @@ pub(super) async fn status(
         registrations: sum.into(),
         deliveries_open: open.map(|s| (s.as_str(), counts.open[s as usize])).collect(),
         jobs_running: jobs.iter().filter(|job| job.state == JobState::Running).count(),
+        jobs_paused: jobs.iter().filter(|job| job.state == JobState::Paused).count(),
     }))
 }
 

@@ -8,6 +8,7 @@ mod body;
 mod documents;
 mod handlers;
 mod import;
+mod jobs;
 mod listener;
 mod openapi;
 mod problem;

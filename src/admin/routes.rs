@@ -9,7 +9,7 @@ use axum::{Extension, Router, middleware};
 
 use super::auth::{self, Auth};
 use super::problem::Problem;
-use super::{handlers, import, openapi, services};
+use super::{handlers, import, jobs, openapi, services};
 use crate::engine::Engine;
 
 /// The one path that the key reader's token opens.
@@ -124,6 +124,14 @@ const DELETE: Operation = Operation {
 /// A call that acts.
 const ACT: Operation = Operation { method: "post", errors: &[404, 408, 409, 413, 500, 503], ..READ };
 
+/// A call that acts on a job.
+const ACT_ON_JOB: Operation = Operation {
+    tag: "jobs",
+    answers: &[(202, "It is durable; the job as it is now.", Content::Json("Job"))],
+    errors: &[404, 409, 500, 503],
+    ..ACT
+};
+
 /// A call that anybody may make.
 const OPEN: Operation = Operation { open: true, tag: "daemon", ..READ };
 
@@ -214,10 +222,18 @@ pub(super) static OPERATIONS: &[Operation] = &[
         id: "listJobs",
         tag: "jobs",
         summary: "Fan-out jobs, the newest first.",
-        query: &[LIMIT, AFTER],
+        query: &[
+            Parameter {
+                name: "state",
+                about: "Jobs in this state.",
+                kind: Kind::Words(&["running", "paused", "cancelled", "done"]),
+            },
+            LIMIT,
+            AFTER,
+        ],
         answers: &[(200, "A page of jobs.", Content::Page("Job"))],
         errors: &[500, 503],
-        handler: || routing::get(handlers::list_jobs),
+        handler: || routing::get(jobs::list),
         ..READ
     },
     Operation {
@@ -227,8 +243,32 @@ pub(super) static OPERATIONS: &[Operation] = &[
         summary: "A fan-out job and how far it is.",
         answers: &[(200, "The job.", Content::Json("Job"))],
         errors: &[404, 500, 503],
-        handler: || routing::get(handlers::show_job),
+        handler: || routing::get(jobs::show),
         ..READ
+    },
+    Operation {
+        path: "/v1/jobs/{id}/pause",
+        id: "pauseJob",
+        summary: "Holds a job, also over restarts: nobody more is visited until it is resumed. What is under way goes \
+                  on to its end, resends included. Pausing a paused job is harmless. 409: it is over.",
+        handler: || routing::post(jobs::pause),
+        ..ACT_ON_JOB
+    },
+    Operation {
+        path: "/v1/jobs/{id}/resume",
+        id: "resumeJob",
+        summary: "Lets a paused job go on where it was. Resuming a running job is harmless. 409: it is over.",
+        handler: || routing::post(jobs::resume),
+        ..ACT_ON_JOB
+    },
+    Operation {
+        path: "/v1/jobs/{id}/cancel",
+        id: "cancelJob",
+        summary: "Ends a job: nobody more is visited, and what waits for its turn does not go out; both count as \
+                  cancelled. What went out goes on to its end, and who asks for the key gets it. 409: it is over, or \
+                  ends the registrations of a deleted service.",
+        handler: || routing::post(jobs::cancel),
+        ..ACT_ON_JOB
     },
     Operation {
         path: "/v1/subscribers/{id}",

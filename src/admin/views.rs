@@ -184,6 +184,8 @@ pub(super) struct JobView {
     msk_id: Option<String>,
     /// The terminals it is about.
     terminals: u64,
+    /// Those it came to; the others are queued, or cancelled once it is cancelled.
+    visited: u64,
     /// Those tried at least once.
     sent: u64,
     /// Those that proved to have the key.
@@ -215,6 +217,7 @@ impl JobView {
             service: service.map(|s| s.id.to_string()),
             msk_id: service.filter(|_| key_update).map(|s| s.msk_id(job.number).to_string()),
             terminals: states.iter().sum(),
+            visited: job.visited(),
             sent: job.sent,
             verified: count(State::Verified),
             awaiting_pull: count(State::AwaitingPull),
@@ -470,6 +473,8 @@ pub(super) struct Status {
     pub(super) deliveries_open: BTreeMap<&'static str, u64>,
     /// Fan-out jobs that run.
     pub(super) jobs_running: usize,
+    /// Fan-out jobs that are paused.
+    pub(super) jobs_paused: usize,
 }
 
 /// A liveness or readiness answer.

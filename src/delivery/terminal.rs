@@ -245,6 +245,18 @@ impl Terminal {
         self.supersede_older(service, &[number], ctx.now);
     }
 
+    /// A job was cancelled: what waits for its turn does not go out. What went out goes on to its end, what waits
+    /// for the terminal's own request stays, and what the terminal asked for beside an answer comes behind it.
+    pub fn cancel_job(&mut self, job: JobId, now: Timestamp) {
+        let waits = |d: &&mut Delivery| {
+            let by_sms = d.method.is_none_or(|method| method == Method::Sms);
+            d.job == Some(job) && d.state == State::Queued && by_sms
+        };
+        for d in self.deliveries.iter_mut().filter(waits) {
+            d.settle(State::Cancelled, None, now);
+        }
+    }
+
     /// Sends a trigger by UDP: the terminal is asked to pull. `false` when the set has no method for it.
     pub fn trigger(
         &mut self,

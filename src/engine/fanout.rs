@@ -1,5 +1,6 @@
 //! Fan-out: a key update reaches all registered terminals of its service, page by page, job beside job.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::request::recipient;
 use super::{Engine, Recipient, failures};
 use crate::delivery::Context;
 use crate::delivery::{Order, Reason};
-use crate::id::JobId;
+use crate::id::{JobId, Method};
 use crate::store::{Job, JobKind, JobState, Scope, StoreError, View};
 
 /// Terminals in one commit: large enough for one sync to be cheap per terminal, small enough for a
@@ -19,10 +20,7 @@ const PAGE: usize = 1000;
 /// Pages whose LTKMs are being made and sent while the next is committed.
 const PAGES_OUT: usize = 4;
 
-/// Jobs looked at; older ones are done or cancelled long since.
-const JOBS: usize = 1000;
-
-/// How often jobs that wait for answers are looked at.
+/// How often jobs are looked at, besides when one is made or its operator changes it.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What one page came to.
@@ -32,73 +30,109 @@ struct Page {
     visited: usize,
 }
 
+/// Whose turn it is. Every job with pages ahead has one page, then the next job has one.
+#[derive(Default)]
+struct Turns {
+    /// Jobs with pages ahead, the next first.
+    queue: VecDeque<Job>,
+    /// Jobs that were not over when they were last looked at.
+    live: BTreeSet<JobId>,
+    /// When that was.
+    looked: Option<Instant>,
+}
+
+impl Turns {
+    /// Takes over what the store knows: who is in the queue keeps the place, who is new comes behind them.
+    /// Gives those that were live and are open no more.
+    fn update(&mut self, open: Vec<Job>) -> Vec<JobId> {
+        let known: BTreeSet<JobId> = self.queue.iter().map(|job| job.id).collect();
+        let paged: BTreeSet<JobId> = open.iter().filter(|job| job.has_page()).map(|job| job.id).collect();
+        self.queue.retain(|job| paged.contains(&job.id));
+        let live = open.iter().filter(|job| !job.state.is_over()).map(|job| job.id).collect();
+        let before = std::mem::replace(&mut self.live, live);
+        self.queue.extend(open.into_iter().filter(|job| paged.contains(&job.id) && !known.contains(&job.id)));
+        before.difference(&self.live).copied().collect()
+    }
+}
+
 impl Engine {
-    /// Runs jobs until the shutdown: two take turns page by page. Ends with every page's LTKMs sent.
+    /// Runs jobs until the shutdown: they take turns page by page. Ends with every page's LTKMs sent.
     pub async fn run_fanout(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let pages = Arc::new(Semaphore::new(PAGES_OUT));
-        let mut running: Vec<JobId> = Vec::new();
-        let mut scanning: Vec<Job> = Vec::new();
-        let mut looked: Option<Instant> = None;
+        let mut turns = Turns::default();
         while !*shutdown.borrow() {
-            if scanning.is_empty() || looked.is_none_or(|at| at.elapsed() >= LOOK) {
-                looked = Some(Instant::now());
-                scanning = self.running_jobs(&mut running).await.unwrap_or_else(|error| {
+            let rung = tokio::select! {
+                biased;
+                () = self.jobs.notified() => true,
+                () = std::future::ready(()) => false,
+            };
+            if rung || turns.queue.is_empty() || turns.looked.is_none_or(|at| at.elapsed() >= LOOK) {
+                turns.looked = Some(Instant::now());
+                if let Err(error) = self.look_at_jobs(&mut turns).await {
                     tracing::warn!(%error, "fan-out waits for the store");
-                    Vec::new()
-                });
-            }
-            let mut going_on = Vec::with_capacity(scanning.len());
-            for job in scanning.drain(..) {
-                match self.page(&job, &pages).await {
-                    Ok(true) => going_on.push(job),
-                    Ok(false) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, job = %job.id, "a page waits for the store");
-                        tokio::time::sleep(LOOK).await;
-                    }
+                    turns.queue.clear();
                 }
             }
-            scanning = going_on;
-            if scanning.is_empty() {
+            let Some(job) = turns.queue.pop_front() else {
                 tokio::select! {
                     () = self.jobs.notified() => {}
                     () = tokio::time::sleep(LOOK) => {}
                     _ = shutdown.changed() => {}
+                }
+                // Whatever woke it: with an empty queue the next thing is a look.
+                continue;
+            };
+            match self.page(&job, &pages).await {
+                Ok(true) => turns.queue.push_back(job),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, job = %job.id, "a page waits for the store");
+                    tokio::time::sleep(LOOK).await;
                 }
             }
         }
         let _all_sent = pages.acquire_many(PAGES_OUT as u32).await;
     }
 
-    /// Jobs that still have members to visit; notes those that ended since the last look.
-    async fn running_jobs(&self, running: &mut Vec<JobId>) -> Result<Vec<Job>, StoreError> {
-        let jobs = self.store.jobs(JOBS).await?;
-        for job in jobs.iter().filter(|j| running.contains(&j.id)) {
-            if let (JobState::Done, Some(end)) = (job.state, job.finished) {
+    /// Reads which jobs have something left to do; tells of those that are over since the last look.
+    async fn look_at_jobs(&self, turns: &mut Turns) -> Result<(), StoreError> {
+        let mut open = self.store.open_jobs().await?;
+        if self.catalogue_change.try_lock().is_err() {
+            // A job is written with its key, and decisions see the key a moment later: until then it has no turn.
+            let catalogue = self.catalogue();
+            let has_key = |job: &Job| catalogue.get(job.service).is_some_and(|s| s.key(job.number).is_some());
+            open.retain(|job| job.kind == JobKind::Retire || has_key(job));
+        }
+        self.metrics.fanout_jobs(open.iter().filter(|job| job.state == JobState::Running).count());
+        for id in turns.update(open) {
+            let Some(job) = self.store.job(id).await? else { continue };
+            let Some(end) = job.finished else { continue };
+            let (terminals, visited) = (job.progress().iter().sum::<u64>(), job.visited());
+            if job.state == JobState::Done {
                 self.metrics.fanout_ended(end.since(job.started).as_secs_f64());
-                tracing::info!(job = %job.id, terminals = job.states.iter().sum::<u64>(), "fan-out is done");
+                tracing::info!(job = %id, terminals, "fan-out is done");
+            } else {
+                tracing::info!(job = %id, terminals, visited, "fan-out was cancelled");
             }
         }
-        let live: Vec<_> = jobs.into_iter().filter(|j| j.state == JobState::Running).collect();
-        *running = live.iter().map(|j| j.id).collect();
-        self.metrics.fanout_jobs(running.len());
-        Ok(live.into_iter().filter(|j| j.cursor.is_some()).collect())
+        Ok(())
     }
 
     /// One page: decided and committed, then made and sent beside the next one. `false`: no page is left.
     async fn page(self: &Arc<Self>, job: &Job, pages: &Arc<Semaphore>) -> Result<bool, StoreError> {
-        let (limit, pause) = match self.settings.udp_rate {
-            Some(rate) => {
-                let limit = (rate as usize / 20).clamp(1, PAGE);
-                (limit, Duration::from_secs_f64(limit as f64 / f64::from(rate)))
-            }
-            None => (PAGE, Duration::ZERO),
-        };
+        let rate = self.settings.udp_rate;
+        let limit = rate.map_or(PAGE, |rate| (rate as usize / 20).clamp(1, PAGE));
         let began = Instant::now();
         let (id, kind, service, number) = (job.id, job.kind, job.service, job.number);
         let page = self
             .try_update(Scope::Page(id, limit), move |view, ctx| {
-                let Some(entry) = ctx.catalogue.get(service).cloned() else { return Page::empty() };
+                // Its operator may have changed it since it was looked at.
+                if view.job.as_ref().is_some_and(|job| job.state == JobState::Cancelled) {
+                    return decide(view, ctx, |terminal, ctx, _| terminal.cancel_job(id, ctx.now));
+                }
+                let Some(entry) = ctx.catalogue.get(service).cloned() else {
+                    return Page { visited: view.terminals.len(), ..Page::empty() };
+                };
                 decide(view, ctx, |terminal, ctx, orders| match kind {
                     JobKind::KeyUpdate => terminal.update(&entry, number, id, ctx, orders),
                     JobKind::Retire => terminal.leave(&entry, false, ctx, orders),
@@ -110,6 +144,8 @@ impl Engine {
             self.metrics.failed(reason, 1);
         }
         tracing::debug!(job = %id, terminals = page.visited, "page committed");
+        let orders = page.work.iter().flat_map(|(_, orders)| orders);
+        let datagrams = orders.filter(|order| order.via == Method::Udp).count();
         if !page.work.is_empty() {
             let permit = Arc::clone(pages).acquire_owned().await.expect("the semaphore is never closed");
             let (engine, work) = (Arc::clone(self), page.work);
@@ -118,7 +154,11 @@ impl Engine {
                 drop(permit);
             });
         }
-        tokio::time::sleep(pause.saturating_sub(began.elapsed())).await;
+        // A page costs as much of `udp.rate` as it sent: who waits for requests or has left costs nothing.
+        if let Some(rate) = rate {
+            let turn = Duration::from_secs_f64(datagrams as f64 / f64::from(rate));
+            tokio::time::sleep(turn.saturating_sub(began.elapsed())).await;
+        }
         Ok(page.visited == limit)
     }
 }

@@ -6,6 +6,7 @@
 mod catalogue;
 mod fanout;
 mod intake;
+mod jobs;
 mod maker;
 mod request;
 mod resend;
@@ -14,6 +15,7 @@ mod sms;
 mod subscriber;
 
 pub use catalogue::{RotateSpec, ServiceSpec};
+pub use jobs::JobAction;
 pub use maker::Identity;
 pub use request::{Authenticable, Served};
 pub use sms::{ShortMessage, SmsEvent, SmsOutbox, SmsTag};

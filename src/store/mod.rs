@@ -52,12 +52,32 @@ pub enum JobKind {
 pub enum JobState {
     /// Terminals are still to be reached or to answer.
     Running = 0,
-    /// Held by its operator.
+    /// Held by its operator: nobody more is visited; what is under way goes on to its end.
     Paused = 1,
-    /// Ended by its operator.
+    /// Ended by its operator: nobody more is visited, and what waits for its turn does not go out.
     Cancelled = 2,
     /// Every terminal was tried and none is queued or sent.
     Done = 3,
+}
+
+impl JobState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Cancelled, Self::Done];
+
+    /// The admin API's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Cancelled => "cancelled",
+            Self::Done => "done",
+        }
+    }
+
+    /// Whether the job stays in this state for good.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Cancelled | Self::Done)
+    }
 }
 
 /// A fan-out job: one key to all members of a service.
@@ -73,9 +93,10 @@ pub struct Job {
     pub number: u16,
     /// Whether it runs.
     pub state: JobState,
-    /// Members when it began: those not visited yet count as queued.
+    /// Members when it began: those not visited yet count as queued, and as cancelled once it is cancelled.
     pub expected: u64,
-    /// The next member to visit; `None`: all were visited.
+    /// The next member to visit; `None`: all were visited. A cancelled job walks back from here, over those
+    /// whom it visited, to cancel what waits for its turn; `None`: nothing waits any more.
     pub cursor: Option<TerminalKey>,
     /// Deliveries of this job by [`State`], kept by the store with every change of one.
     pub states: [u64; State::ALL.len()],
@@ -112,24 +133,69 @@ impl Job {
         }
     }
 
-    /// Deliveries by state with the members still to visit among the queued.
+    /// Members that were visited.
+    pub fn visited(&self) -> u64 {
+        self.states.iter().sum()
+    }
+
+    /// Members that are still to be visited, or that never will be because it is cancelled.
+    fn unvisited(&self) -> u64 {
+        match self.state {
+            JobState::Done => 0,
+            JobState::Running | JobState::Paused if self.cursor.is_none() => 0,
+            _ => self.expected.saturating_sub(self.visited()),
+        }
+    }
+
+    /// Deliveries by state with the members that were not visited among them: as queued, or as cancelled once
+    /// nobody will visit them.
     pub fn progress(&self) -> [u64; State::ALL.len()] {
         let mut states = self.states;
-        if self.cursor.is_some() && self.state != JobState::Cancelled {
-            let visited: u64 = states.iter().sum();
-            states[State::Queued as usize] += self.expected.saturating_sub(visited);
-        }
+        let cancelled = self.state == JobState::Cancelled;
+        let counted = if cancelled { State::Cancelled } else { State::Queued };
+        states[counted as usize] += self.unvisited();
         states
     }
 
-    /// Becomes done once all members were visited and none is queued or sent. The store calls it with
-    /// every change of the counts.
+    /// Whether somebody has to go on with it: it is not over, or it is cancelled and has not walked back yet.
+    pub fn is_open(&self) -> bool {
+        !self.state.is_over() || self.cursor.is_some()
+    }
+
+    /// Whether the next page is one of members to visit ([`JobState::Running`]) or to visit again
+    /// ([`JobState::Cancelled`]).
+    pub fn has_page(&self) -> bool {
+        self.cursor.is_some() && self.state != JobState::Paused
+    }
+
+    /// Becomes done once all members were visited and none is queued or sent, paused or not; a cancelled one
+    /// ends its walk once nothing is queued. The store calls it with every change of the counts.
     pub fn settle(&mut self, now: Timestamp) {
-        let waiting = self.states[State::Queued as usize] + self.states[State::Sent as usize];
-        if self.state == JobState::Running && self.cursor.is_none() && waiting == 0 {
-            self.state = JobState::Done;
-            self.finished = Some(now);
+        let queued = self.states[State::Queued as usize];
+        let waiting = queued + self.states[State::Sent as usize];
+        match self.state {
+            JobState::Running | JobState::Paused if self.cursor.is_none() && waiting == 0 => {
+                self.state = JobState::Done;
+                self.finished = Some(now);
+            }
+            JobState::Cancelled if queued == 0 => self.cursor = None,
+            _ => {}
         }
+    }
+
+    /// Takes over the state that its operator gave it. Who wrote it may have read it some commits ago: counts
+    /// stay as they are, and a job that is over stays so. A cancelled one begins its walk back.
+    pub fn take_state(&mut self, written: &Self) {
+        if self.state.is_over() {
+            return;
+        }
+        if written.state == JobState::Cancelled {
+            // From here on `expected` is what the states add up to.
+            self.expected = self.visited() + self.unvisited();
+            self.cursor = self.cursor.or(Some(TerminalKey::MAX));
+        }
+        self.state = written.state;
+        self.finished = written.finished.filter(|_| written.state.is_over());
     }
 }
 
@@ -167,8 +233,8 @@ pub enum Scope {
     Terminals(Vec<TerminalKey>),
     /// These subscribers with all their terminals (terminals in no order).
     Subscribers(Vec<SubscriberId>),
-    /// The next page of a job's members, from its cursor, at most so many. The decision runs only while
-    /// the job is [`JobState::Running`] with a cursor; the store moves the cursor in the same commit.
+    /// The next page of a job's members, at most so many, while [`Job::has_page`]: from its cursor upwards, or
+    /// downwards when it is cancelled. [`View::job`] tells which. The store moves the cursor in the same commit.
     Page(JobId, usize),
 }
 
@@ -200,7 +266,8 @@ pub enum CatalogueWrite {
     RemoveKey(ServiceNo, u16),
     /// Purges a service with its keys.
     RemoveService(ServiceNo),
-    /// Puts a job in, or changes its state; the counts that the store keeps are left alone when it exists.
+    /// Puts a job in, or changes the state of one that exists as [`Job::take_state`] says; the counts that the
+    /// store keeps are left alone.
     Job(Job),
 }
 
@@ -306,6 +373,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// All jobs, the newest first, at most `limit`.
     fn jobs(&self, limit: usize) -> StoreFuture<'_, Vec<Job>>;
+
+    /// Jobs with something left to do ([`Job::is_open`]), the oldest first: all of them, however many newer
+    /// ones there are.
+    fn open_jobs(&self) -> StoreFuture<'_, Vec<Job>>;
 
     /// A number for a new job, never given out before.
     fn new_job_id(&self) -> JobId;

@@ -37,12 +37,20 @@ macro_rules! conformance_tests {
             services_and_keys_are_written_together_and_survive_reopening,
             a_purged_service_number_is_not_given_out_again,
             members_are_counted_by_method_and_service,
-            an_unchanged_view_changes_nothing
+            an_unchanged_view_changes_nothing;
+            a_paused_job_survives_reopening_and_goes_on_where_it_was,
+            a_paused_job_that_visited_everybody_is_done_with_the_last_answer,
+            a_cancelled_job_walks_back_and_its_states_add_up,
+            a_cancelled_job_of_a_sparse_service_walks_back_too,
+            a_job_that_visited_everybody_can_be_cancelled,
+            a_job_that_is_over_stays_so,
+            open_jobs_are_found_behind_any_number_of_newer_ones
         );
     };
-    (@ $factory:ty, $($name:ident),+) => {
+    (@ $factory:ty, $($name:ident),+; $($job:ident),+) => {
         mod embedded_conformance {
             $(#[test] fn $name() { $crate::conformance::$name::<$factory>() })+
+            $(#[test] fn $job() { $crate::jobs::$job::<$factory>() })+
             #[test]
             fn counters_equal_a_recount_after_random_histories() {
                 $crate::histories::counters_equal_a_recount_after_random_histories::<$factory>()
@@ -211,7 +219,7 @@ pub(crate) fn a_subscriber_lists_the_b_tids_of_its_credentials<F: Factory>() {
 }
 
 /// Registers `members` of `n` terminals for service 1 and puts job 1 in.
-async fn fan_out(store: &impl Store, n: usize, members: impl Fn(usize) -> bool) -> JobId {
+pub(crate) async fn fan_out(store: &impl Store, n: usize, members: impl Fn(usize) -> bool) -> JobId {
     services(store, 1).await;
     provision(store, 0..n, 1).await;
     let mut expected = 0;
@@ -226,7 +234,7 @@ async fn fan_out(store: &impl Store, n: usize, members: impl Fn(usize) -> bool) 
 }
 
 /// Visits one page: each member takes a T and a delivery of the job. How many there were; `None`: no page.
-async fn page(store: &impl Store, id: JobId, limit: usize) -> Option<usize> {
+pub(crate) async fn page(store: &impl Store, id: JobId, limit: usize) -> Option<usize> {
     update(store, Scope::Page(id, limit), move |view| {
         assert!(view.job.is_some());
         for t in &mut view.terminals {
@@ -332,7 +340,10 @@ pub(crate) fn writing_a_known_job_keeps_what_the_store_counts<F: Factory>() {
         stale.expected = 1234;
         store.write_catalogue(vec![CatalogueWrite::Job(stale.clone())]).await.unwrap();
         let job = store.job(id).await.unwrap().unwrap();
-        assert_eq!(job, Job { state: JobState::Cancelled, finished: Some(NOW), ..counted });
+        // Nothing is queued: it has no way back to go.
+        let cancelled = JobState::Cancelled;
+        assert_eq!(job, Job { state: cancelled, finished: Some(NOW), cursor: None, ..counted });
+        assert_eq!(job.progress(), [0, 3, 0, 0, 0, 0, 0, 2]);
         stale.state = JobState::Running;
         store.write_catalogue(vec![CatalogueWrite::Job(stale)]).await.unwrap();
         assert_eq!(store.job(id).await.unwrap().unwrap(), job, "a cancelled job stays cancelled");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ltkmd::delivery::{Delivery, Kind, Reason, State};
 use ltkmd::id::{JobId, Method, MethodSet, ServiceNo};
-use ltkmd::store::{CatalogueWrite, Counts, DeliveryFilter, Job, JobKind, Members, Scope, Store};
+use ltkmd::store::{CatalogueWrite, Counts, DeliveryFilter, Job, JobKind, JobState, Members, Scope, Store};
 use proptest::prelude::*;
 
 use super::harness::*;
@@ -22,6 +22,7 @@ enum Step {
     Drop(usize, usize),
     Credential(usize, bool),
     Page(u64),
+    Switch(u64, JobState),
     Reopen,
 }
 
@@ -38,6 +39,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (t.clone(), 0usize..4).prop_map(|(t, i)| Step::Drop(t, i)),
         1 => (t, any::<bool>()).prop_map(|(t, there)| Step::Credential(t, there)),
         2 => (1..=JOBS).prop_map(Step::Page),
+        2 => (1..=JOBS, proptest::sample::select(&[JobState::Running, JobState::Paused, JobState::Cancelled][..]))
+            .prop_map(|(job, state)| Step::Switch(job, state)),
         1 => Just(Step::Reopen),
     ]
 }
@@ -161,8 +164,12 @@ async fn history<F: Factory>(place: &F, steps: &[Step]) {
             Step::Page(job) => {
                 let pages = update(&store, Scope::Page(JobId(job), 2), move |view| {
                     let before: Vec<_> = view.terminals.iter().map(|t| t.deliveries.clone()).collect();
+                    let cancelled = view.job.as_ref().is_some_and(|j| j.state == JobState::Cancelled);
                     for t in &mut view.terminals {
-                        put(&mut t.deliveries, job as u32, 1, State::Sent, 1, Some(job));
+                        match cancelled {
+                            true => t.cancel_job(JobId(job), NOW),
+                            false => put(&mut t.deliveries, job as u32, 1, State::Sent, 1, Some(job)),
+                        }
                     }
                     let after: Vec<_> = view.terminals.iter().map(|t| t.deliveries.clone()).collect();
                     before.into_iter().zip(after).collect::<Vec<_>>()
@@ -170,6 +177,15 @@ async fn history<F: Factory>(place: &F, steps: &[Step]) {
                 for (before, after) in pages.await.unwrap().unwrap_or_default() {
                     follow(&mut jobs, &before, &after);
                 }
+            }
+            Step::Switch(id, state) => {
+                let job = store.job(JobId(id)).await.unwrap().unwrap();
+                let finished = state.is_over().then_some(NOW);
+                let written = Job { state, finished, ..job.clone() };
+                store.write_catalogue(vec![CatalogueWrite::Job(written)]).await.unwrap();
+                let sum = |job: &Job| job.progress().iter().sum::<u64>();
+                let after = store.job(JobId(id)).await.unwrap().unwrap();
+                assert_eq!(sum(&after), sum(&job), "{job:?} → {after:?}");
             }
             Step::Reopen => {
                 store.close().await.unwrap();
@@ -180,7 +196,9 @@ async fn history<F: Factory>(place: &F, steps: &[Step]) {
         let counted = store.counts();
         let recounted = recount(&store, &[false; TERMINALS]).await;
         assert_eq!(counted, recounted, "after {step:?}");
+        let open: Vec<_> = store.open_jobs().await.unwrap();
         for job in store.jobs(9).await.unwrap() {
+            assert_eq!(open.contains(&job), job.is_open(), "{job:?} after {step:?}");
             let expected = jobs.get(&job.id.0).copied().unwrap_or_default();
             assert_eq!((job.states, job.sent), expected, "job {} after {step:?}", job.id);
         }

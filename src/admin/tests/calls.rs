@@ -248,6 +248,63 @@ async fn a_rotation_is_a_job_whose_states_add_up() {
 }
 
 #[tokio::test]
+async fn a_job_is_paused_resumed_and_cancelled_and_listed_by_its_state() {
+    let world = World::new().await;
+    world.provision().await;
+    world.register(&[0]).await;
+    let rotated = world.call("POST", &format!("{SERVICE}/rotate"), Value::Null).await;
+    let path = format!("/v1/jobs/{}", rotated.body["job"]);
+    let act = async |action: &str| world.call("POST", &format!("{path}/{action}"), Value::Null).await;
+    let listed = async |state: &str| {
+        let list = world.get(&format!("/v1/jobs?state={state}")).await;
+        list.body["items"].as_array().expect("items").len()
+    };
+    // Each twice: it is harmless.
+    for (action, state) in
+        [("pause", "paused"), ("pause", "paused"), ("resume", "running"), ("resume", "running")]
+    {
+        let answer = act(action).await;
+        assert_eq!((answer.status, &answer.body["state"]), (202, &json!(state)), "{action}");
+        assert_eq!((&answer.body["terminals"], &answer.body["finished"]), (&json!(1), &Value::Null));
+        assert_eq!(listed(state).await, 1);
+    }
+    assert_eq!(world.get("/v1/status").await.body["jobs_running"], 1);
+    assert_eq!(act("pause").await.status, 202);
+    let status = world.get("/v1/status").await.body;
+    assert_eq!((&status["jobs_running"], &status["jobs_paused"]), (&json!(0), &json!(1)));
+    let cancelled = act("cancel").await;
+    assert_eq!((cancelled.status, &cancelled.body["state"]), (202, &json!("cancelled")));
+    assert!(cancelled.body["finished"].is_string());
+    let states = cancelled.body["states"].as_object().expect("states");
+    let sum: u64 = states.values().filter_map(Value::as_u64).sum();
+    assert_eq!((sum, &cancelled.body["terminals"]), (1, &json!(1)));
+    for action in ["pause", "resume", "cancel"] {
+        let refused = act(action).await;
+        assert_eq!(refused.status, 409);
+        assert!(refused.body["detail"].as_str().expect("a text").contains("is cancelled already"));
+    }
+    assert_eq!((listed("cancelled").await, listed("paused").await), (1, 0));
+    assert_eq!(world.get("/v1/jobs?state=over").await.field(), "state");
+    assert_eq!(world.call("POST", "/v1/jobs/77/pause", Value::Null).await.status, 404);
+}
+
+#[tokio::test]
+async fn the_end_of_a_deleted_services_registrations_cannot_be_cancelled() {
+    let world = World::new().await;
+    world.provision().await;
+    let (service, now) = (crate::id::ServiceNo(1), world.engine.now());
+    let id = world.engine.store().new_job_id();
+    let job = crate::store::Job::new(id, crate::store::JobKind::Retire, service, 0, 1, now);
+    let job = crate::store::Job { state: crate::store::JobState::Paused, ..job };
+    let write = vec![crate::store::CatalogueWrite::Job(job)];
+    world.engine.store().write_catalogue(write).await.expect("the store works");
+    let refused = world.call("POST", &format!("/v1/jobs/{id}/cancel"), Value::Null).await;
+    assert_eq!(refused.status, 409);
+    assert_eq!(world.get(&format!("/v1/jobs/{id}")).await.body["state"], "paused");
+    assert_eq!(world.call("POST", &format!("/v1/jobs/{id}/resume"), Value::Null).await.status, 202);
+}
+
+#[tokio::test]
 async fn a_trigger_needs_a_method_that_can_carry_it() {
     let world = World::new().await;
     world.provision().await;

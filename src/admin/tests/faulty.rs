@@ -82,6 +82,9 @@ impl Store for Faulty {
     fn job(&self, id: JobId) -> StoreFuture<'_, Option<Job>> {
         self.or_fail(self.inner.job(id))
     }
+    fn open_jobs(&self) -> StoreFuture<'_, Vec<Job>> {
+        self.or_fail(self.inner.open_jobs())
+    }
     fn jobs(&self, limit: usize) -> StoreFuture<'_, Vec<Job>> {
         self.or_fail(self.inner.jobs(limit))
     }

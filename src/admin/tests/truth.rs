@@ -22,7 +22,8 @@ fn documented() -> BTreeSet<(String, u16)> {
     all
 }
 
-/// Each call in a form that succeeds on a world with a service, a subscriber, a registered terminal and a job. In an
+/// Each call in a form that succeeds on a world with a service, a subscriber, a registered terminal and a job that
+/// waits for its answer. In an
 /// order in which none takes away what a later one needs.
 fn calls(job: &Value) -> Vec<(&'static str, String, Value)> {
     let subscriber = "/v1/subscribers/alice%40example.com".to_owned();
@@ -30,6 +31,9 @@ fn calls(job: &Value) -> Vec<(&'static str, String, Value)> {
         ("GET", "/v1/services".to_owned(), Value::Null),
         ("PUT", SERVICE.to_owned(), service()),
         ("GET", SERVICE.to_owned(), Value::Null),
+        ("POST", format!("/v1/jobs/{job}/pause"), Value::Null),
+        ("POST", format!("/v1/jobs/{job}/resume"), Value::Null),
+        ("POST", format!("/v1/jobs/{job}/cancel"), Value::Null),
         ("POST", format!("{SERVICE}/rotate"), json!({})),
         ("GET", format!("{SERVICE}/keys"), Value::Null),
         ("GET", "/v1/jobs".to_owned(), Value::Null),
@@ -123,10 +127,20 @@ async fn every_documented_status_of_every_call_is_answered_and_no_other() {
     let trigger = json!({"procedure": "register"});
     assert_eq!(send("admin", "POST", &format!("{TERMINAL}/trigger"), &trigger).await.status, 409);
     world.register(&[0]).await;
+    let act = async |job: &Value, action: &str| {
+        send("admin", "POST", &format!("/v1/jobs/{job}/{action}"), &Value::Null).await.status
+    };
+    // Over by then, if it was not before.
+    act(&rotated.body["job"], "cancel").await;
+    for action in ["pause", "resume", "cancel"] {
+        assert_eq!(act(&rotated.body["job"], action).await, 409, "{action}");
+    }
     let latch = world.engine.add_latch("udp");
     assert_eq!(send("", "GET", "/readyz", &Value::Null).await.status, 503);
     latch.store(true, std::sync::atomic::Ordering::Relaxed);
     // Success, last.
+    let rotated = world.call("POST", &format!("{SERVICE}/rotate"), Value::Null).await;
+    let calls = self::calls(&rotated.body["job"]);
     for (method, path, document) in &calls {
         let answer = send("admin", method, path, document).await;
         assert!((200..300).contains(&answer.status), "{method} {path} → {answer:?}");

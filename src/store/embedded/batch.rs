@@ -129,6 +129,11 @@ impl Batch {
         self.jobs.insert(job.id, job);
     }
 
+    /// The jobs that this batch changes.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
     /// Moves a job's cursor. `job`: as it was read before its page's changes were taken over.
     pub(super) fn move_cursor(&mut self, job: Job, cursor: Option<TerminalKey>) {
         let job = self.jobs.get(&job.id).cloned().unwrap_or(job);

@@ -11,7 +11,7 @@ use crate::id::{JobId, ServiceNo};
 use crate::keys::{Catalogue, Msk, Service, ServiceKeys};
 use crate::secret::Secret;
 use crate::store::record::{self, KeyRecord};
-use crate::store::{CatalogueWrite, Job, JobState, Sealer, StoreError};
+use crate::store::{CatalogueWrite, Job, Sealer, StoreError};
 
 /// Jobs that are remembered: a new one takes the place of the one so many before it, unless that still runs.
 const KEPT_JOBS: u64 = 10_000;
@@ -71,7 +71,13 @@ pub(super) fn write(
                 if known.is_none() {
                     records.extend(outdated(batch, spaces, job.id)?.map(|place| (place, None)));
                 }
-                jobs.push(known.map_or_else(|| job.clone(), |known| merged(known, &job)));
+                jobs.push(match known {
+                    Some(mut known) => {
+                        known.take_state(&job);
+                        known
+                    }
+                    None => job,
+                });
             }
         }
     }
@@ -91,20 +97,7 @@ pub(super) fn write(
 /// The record of the job that makes room for a new one.
 fn outdated(batch: &Batch, spaces: &Spaces, new: JobId) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(old) = new.0.checked_sub(KEPT_JOBS).map(JobId) else { return Ok(None) };
-    let ended = |job: &Job| matches!(job.state, JobState::Done | JobState::Cancelled);
-    Ok(batch.job(spaces, old)?.filter(ended).map(|_| small::job(old)))
-}
-
-/// What becomes of a job that is written again: its writer may have read it some commits ago. Counts and
-/// cursor stay as the store keeps them. A job that is done or cancelled stays so; one that is running or
-/// paused takes the new state, and the time of its end when the new state is an end.
-fn merged(known: Job, written: &Job) -> Job {
-    let ended = |s: JobState| matches!(s, JobState::Done | JobState::Cancelled);
-    if ended(known.state) {
-        return known;
-    }
-    let finished = written.finished.filter(|_| ended(written.state));
-    Job { state: written.state, finished, ..known }
+    Ok(batch.job(spaces, old)?.filter(|job| !job.is_open()).map(|_| small::job(old)))
 }
 
 fn seal(sealer: &Sealer, key: &Msk, ordinal: u64) -> Result<KeyRecord, StoreError> {

@@ -55,6 +55,7 @@ impl Committer {
     ) -> Result<Self, StoreError> {
         let totals = load_totals(spaces)?;
         shared.publish(&totals);
+        shared.load_open_jobs(spaces)?;
         Ok(Self { shared, commands, batch: Batch::new(totals), waiting: Vec::new(), failed: None })
     }
 
@@ -165,6 +166,7 @@ impl Committer {
         match result {
             Ok(()) => {
                 self.shared.publish(&self.batch.totals);
+                self.shared.note_jobs(self.batch.jobs());
                 self.shared.feed(self.batch.due.drain(..));
                 for (done, _) in self.waiting.drain(..) {
                     let _ = done.send(Ok(()));
@@ -216,6 +218,7 @@ impl Committer {
         let spaces = self.shared.reopen()?;
         let totals = load_totals(&spaces)?;
         self.shared.publish(&totals);
+        self.shared.load_open_jobs(&spaces)?;
         self.batch = Batch::new(totals);
         self.failed = None;
         self.shared.start_scan(spaces);

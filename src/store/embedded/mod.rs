@@ -223,6 +223,17 @@ impl Store for EmbeddedStore {
         self.read(move |spaces, _| catalogue::jobs(spaces, limit))
     }
 
+    fn open_jobs(&self) -> StoreFuture<'_, Vec<Job>> {
+        let ids = self.shared.open_jobs();
+        if ids.is_empty() {
+            return Box::pin(async { Ok(Vec::new()) });
+        }
+        self.read(move |spaces, _| {
+            let jobs = ids.into_iter().filter_map(|id| spaces.job(id).transpose());
+            jobs.filter(|job| job.as_ref().map_or(true, Job::is_open)).collect()
+        })
+    }
+
     /// Numbers go up by one from the newest job on disk. One that was given out and never written as a job
     /// may come again after a restart: nobody has seen it.
     fn new_job_id(&self) -> JobId {

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::ops::Bound;
 
+use fjall::{Guard, Keyspace, Slice};
+
 use super::batch::Batch;
 use super::spaces::{Raw, Spaces, damaged, member_key, unavailable};
 use crate::delivery::Terminal;
@@ -64,7 +66,8 @@ pub(super) fn read(
         }
         Scope::Page(id, limit) => {
             let Some(job) = batch.job(spaces, *id)? else { return Ok(None) };
-            let (JobState::Running, Some(cursor)) = (job.state, job.cursor) else { return Ok(None) };
+            let Some(cursor) = job.cursor.filter(|_| job.has_page()) else { return Ok(None) };
+            let back = job.state == JobState::Cancelled;
             let dense = {
                 let members = batch.totals.members.get(&job.service).map_or(0, |m| m.total);
                 members.saturating_mul(DENSE) >= batch.totals.terminals
@@ -74,12 +77,13 @@ pub(super) fn read(
             r.raw.reserve(room);
             r.view.terminals.reserve(room);
             if dense {
-                r.dense_page(spaces, &job, cursor, limit)?;
+                r.dense_page(spaces, &job, cursor, back, limit)?;
             } else {
-                r.sparse_page(spaces, &job, cursor, limit)?;
+                r.sparse_page(spaces, &job, cursor, back, limit)?;
             }
             let full = r.raw.len() == limit;
-            let next = r.raw.last().filter(|_| full).and_then(|(key, _)| key.next());
+            let behind = |key: TerminalKey| if back { key.prev() } else { key.next() };
+            let next = r.raw.last().filter(|_| full).and_then(|(key, _)| behind(*key));
             r.view.job = Some(job.clone());
             r.page = Some((job, next));
         }
@@ -140,17 +144,21 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads all terminals from the cursor on and keeps the members: for services that have most of them.
+    /// Reads all terminals from the cursor on, or back, and keeps the members: for services that have most of
+    /// them.
     fn dense_page(
         &mut self,
         spaces: &Spaces,
         job: &Job,
         cursor: TerminalKey,
+        back: bool,
         limit: usize,
     ) -> Result<(), StoreError> {
-        let mut credentials = spaces.credential.range(cursor.0..);
-        let mut credential = None;
-        for guard in spaces.state.range(cursor.0..) {
+        let before = |a: TerminalKey, b: TerminalKey| if back { a > b } else { a < b };
+        let mut credentials = walk(&spaces.credential, cursor, back);
+        let mut credential: Option<(TerminalKey, Slice)> = None;
+        let mut ended = false;
+        for guard in walk(&spaces.state, cursor, back) {
             if self.raw.len() == limit {
                 break;
             }
@@ -161,15 +169,19 @@ impl Reading {
             if !terminal.is_registered_for(job.service) {
                 continue;
             }
-            while credential.as_ref().is_none_or(|(k, _)| *k < key) {
-                let Some(guard) = credentials.next() else {
-                    credential = Some((TerminalKey([0xFF; 16]), None));
-                    break;
+            while !ended && credential.as_ref().is_none_or(|(k, _)| before(*k, key)) {
+                credential = match credentials.next() {
+                    Some(guard) => {
+                        let (k, value) = guard.into_inner().map_err(unavailable)?;
+                        Some((terminal_key(&k)?, value))
+                    }
+                    None => {
+                        ended = true;
+                        None
+                    }
                 };
-                let (k, value) = guard.into_inner().map_err(unavailable)?;
-                credential = Some((terminal_key(&k)?, Some(value)));
             }
-            let of_this = credential.as_ref().filter(|(k, _)| *k == key).and_then(|(_, v)| v.clone());
+            let of_this = credential.as_ref().filter(|(k, _)| *k == key).map(|(_, v)| v.clone());
             if let Some(octets) = &of_this {
                 let read = record::read_credential(octets);
                 terminal.credential = Some(read.map_err(damaged(format_args!("credential of {key:?}")))?);
@@ -179,18 +191,31 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads the index from the cursor on and each member by itself.
+    /// Reads the index from the cursor on, or back, and each member by itself.
     fn sparse_page(
         &mut self,
         spaces: &Spaces,
         job: &Job,
         cursor: TerminalKey,
+        back: bool,
         limit: usize,
     ) -> Result<(), StoreError> {
-        for key in members(spaces, job.service, Bound::Included(cursor), limit)? {
+        let keys = match back {
+            true => members_back(spaces, job.service, cursor, limit)?,
+            false => members(spaces, job.service, Bound::Included(cursor), limit)?,
+        };
+        for key in keys {
             self.push(key, spaces.raw(key)?)?;
         }
         Ok(())
+    }
+}
+
+/// A keyspace of terminals from a key on, or back.
+fn walk(space: &Keyspace, cursor: TerminalKey, back: bool) -> Box<dyn Iterator<Item = Guard>> {
+    match back {
+        true => Box::new(space.range(..=cursor.0).rev()),
+        false => Box::new(space.range(cursor.0..)),
     }
 }
 
@@ -202,9 +227,25 @@ pub(super) fn members(
     limit: usize,
 ) -> Result<Vec<TerminalKey>, StoreError> {
     let from = from.map(|key| member_key(no, key));
-    let to = Bound::Included(member_key(no, TerminalKey([0xFF; 16])));
+    let to = Bound::Included(member_key(no, TerminalKey::MAX));
     let page = spaces.member.range((from, to)).take(limit);
-    page.map(|guard| terminal_key(&guard.key().map_err(unavailable)?[4..])).collect()
+    page.map(member).collect()
+}
+
+/// Members of a service from a key back, at most `limit`.
+fn members_back(
+    spaces: &Spaces,
+    no: ServiceNo,
+    from: TerminalKey,
+    limit: usize,
+) -> Result<Vec<TerminalKey>, StoreError> {
+    let range = member_key(no, TerminalKey::MIN)..=member_key(no, from);
+    spaces.member.range(range).rev().take(limit).map(member).collect()
+}
+
+/// The terminal of an index entry.
+fn member(guard: Guard) -> Result<TerminalKey, StoreError> {
+    terminal_key(&guard.key().map_err(unavailable)?[4..])
 }
 
 /// A terminal key from a record's key.

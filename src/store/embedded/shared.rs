@@ -1,17 +1,19 @@
 //! What the committer and the callers' threads share.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::catalogue;
 use super::due::DueQueue;
 use super::scope::terminal_key;
 use super::spaces::{Spaces, unavailable};
-use crate::id::TerminalKey;
+use crate::id::{JobId, TerminalKey};
 use crate::store::record::{self, Totals};
-use crate::store::{Counts, Sealer, StoreError};
+use crate::store::{Counts, Job, Sealer, StoreError};
 use crate::time::Timestamp;
 
 /// Commit times that are kept until somebody takes them.
@@ -36,6 +38,8 @@ pub(super) struct Shared {
     scan: AtomicU64,
     scanner: Mutex<Option<JoinHandle<()>>>,
     pub(super) next_job: AtomicU64,
+    /// Jobs with something left to do.
+    open_jobs: Mutex<BTreeSet<JobId>>,
 }
 
 /// A lock whose holder cannot leave it half changed.
@@ -64,7 +68,32 @@ impl Shared {
             scan: AtomicU64::new(0),
             scanner: Mutex::default(),
             next_job: AtomicU64::new(next_job),
+            open_jobs: Mutex::default(),
         }
+    }
+
+    /// Reads which jobs have something left to do.
+    pub(super) fn load_open_jobs(&self, spaces: &Spaces) -> Result<(), StoreError> {
+        let all = catalogue::jobs(spaces, usize::MAX)?;
+        *lock(&self.open_jobs) = all.iter().filter(|job| job.is_open()).map(|job| job.id).collect();
+        Ok(())
+    }
+
+    /// Notes jobs as a commit left them.
+    pub(super) fn note_jobs<'a>(&self, jobs: impl Iterator<Item = &'a Job>) {
+        let mut open = lock(&self.open_jobs);
+        for job in jobs {
+            if job.is_open() {
+                open.insert(job.id);
+            } else {
+                open.remove(&job.id);
+            }
+        }
+    }
+
+    /// Jobs with something left to do, the oldest first.
+    pub(super) fn open_jobs(&self) -> Vec<JobId> {
+        lock(&self.open_jobs).iter().copied().collect()
     }
 
     pub(super) fn sealer(&self) -> &Sealer {
