@@ -1,6 +1,7 @@
 //! `ltkmd ctl`: the operator's hand on a running daemon, through its admin API.
 
 pub(super) mod api;
+mod job;
 mod provision;
 mod service;
 mod show;
@@ -9,7 +10,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -70,7 +71,7 @@ enum Command {
     Delivery(terminal::Delivery),
     /// Fan-out jobs: a new key on its way to all terminals of a service
     #[command(subcommand)]
-    Job(service::Job),
+    Job(job::Job),
     /// Import services, subscribers and credentials: one JSON object a line, each with its id; exit 1 when a
     /// line was faulty
     Import(provision::Import),
@@ -107,16 +108,17 @@ impl Failure {
     }
 }
 
-/// Carries a command out. Answers go to stdout, faults to stderr as one sentence. Exit code 0: done, 1: failed,
-/// 2: wrong usage.
+/// Carries a command out. Answers go to stdout, progress bars to stderr, faults there too as one sentence. Exit code
+/// 0: done, 1: failed, 2: wrong usage, 130: a job is followed no longer because of Ctrl-C.
 pub async fn run(ctl: Ctl) -> ExitCode {
-    let terminal = io::stdout().is_terminal();
-    let code = execute(ctl, &mut io::stdout(), &mut io::stderr(), terminal).await;
+    let (terminal, bars) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let code = execute(ctl, |json| Screen { out: &mut out, err: &mut err, json, terminal, bars }).await;
     ExitCode::from(code)
 }
 
-async fn execute(ctl: Ctl, out: &mut dyn Write, err: &mut dyn Write, terminal: bool) -> u8 {
-    let mut screen = Screen { out, err, json: ctl.json, terminal };
+async fn execute<'a>(ctl: Ctl, screen: impl FnOnce(bool) -> Screen<'a>) -> u8 {
+    let mut screen = screen(ctl.json);
     let outcome = perform(ctl, &mut screen).await;
     let flushed = screen.out.flush();
     let failure = match (outcome, flushed) {
@@ -168,6 +170,7 @@ async fn status(api: &mut Api, screen: &mut Screen<'_>) -> Result<(), Failure> {
             ("registrations", cell(&status["registrations"])),
             ("deliveries open", cell(&status["deliveries_open"])),
             ("jobs running", cell(&status["jobs_running"])),
+            ("jobs paused", cell(&status["jobs_paused"])),
         ])?;
     }
     if status["ready"] == true { Ok(()) } else { Err(Failure::failed("the daemon is not ready")) }

@@ -1,17 +1,12 @@
-//! `ctl service`, `ctl key` and `ctl job`.
+//! `ctl service` and `ctl key`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::api::{Api, PageArgs, Reply, encode};
+use super::api::{Api, PageArgs, encode};
 use super::show::{Screen, cell};
-use super::{Failure, mtk_ids, read_document, read_text};
-
-/// How often a job that is followed is looked at.
-const LOOK: Duration = Duration::from_millis(200);
+use super::{Failure, job, mtk_ids, read_document, read_text};
 
 /// `ctl service`.
 #[derive(Debug, clap::Subcommand)]
@@ -176,7 +171,7 @@ pub(super) enum Key {
         /// MTK IDs of the key; the service's when absent
         #[arg(long, value_name = "LOWER,UPPER", value_parser = mtk_ids)]
         mtk_ids: Option<[u16; 2]>,
-        /// Show the delivery's progress until its end; exit 1 when a terminal was given up
+        /// Follow the job to its end, as `job follow` does
         #[arg(long)]
         follow: bool,
     },
@@ -192,105 +187,14 @@ impl Key {
         });
         let reply = api.call("POST", &format!("{}/rotate", path(&service)), Some(&document)).await?;
         if follow {
-            return watch(api, screen, &cell(&reply.value["job"])).await;
+            let job = reply.value["job"].as_u64();
+            let job = job.ok_or_else(|| Failure::failed("the daemon's answer names no job"))?;
+            return job::follow(api, screen, job).await;
         }
         if screen.json {
             return screen.raw(&reply);
         }
         let (job, msk_id) = (cell(&reply.value["job"]), cell(&reply.value["msk_id"]));
         screen.line(&format!("job {job} brings key {msk_id} to the terminals of {service}"))
-    }
-}
-
-/// `ctl job`.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Job {
-    /// List fan-out jobs, the newest first
-    List(PageArgs),
-    /// Show a job
-    Show {
-        /// The job's number
-        id: u64,
-        /// Show its progress until its end; exit 1 when a terminal was given up
-        #[arg(long)]
-        follow: bool,
-    },
-}
-
-impl Job {
-    pub(super) async fn run(self, api: &mut Api, screen: &mut Screen<'_>) -> Result<(), Failure> {
-        match self {
-            Self::List(page) => {
-                let list = api.list("/v1/jobs", &[], &page).await?;
-                let columns = [
-                    ("JOB", "id"),
-                    ("KIND", "kind"),
-                    ("STATE", "state"),
-                    ("SERVICE", "service"),
-                    ("MSK ID", "msk_id"),
-                    ("TERMINALS", "terminals"),
-                    ("VERIFIED", "verified"),
-                    ("AWAITING PULL", "awaiting_pull"),
-                    ("FAILED", "failed"),
-                    ("STARTED", "started"),
-                ];
-                screen.list(&list, &columns)
-            }
-            Self::Show { id, follow: false } => {
-                let reply = api.get(&format!("/v1/jobs/{id}")).await?;
-                show_job(screen, &reply)
-            }
-            Self::Show { id, follow: true } => watch(api, screen, &id.to_string()).await,
-        }
-    }
-}
-
-fn show_job(screen: &mut Screen<'_>, reply: &Reply) -> Result<(), Failure> {
-    if screen.json {
-        return screen.raw(reply);
-    }
-    let job = &reply.value;
-    let fields = ["id", "kind", "state", "service", "msk_id", "terminals", "sent", "started", "finished"];
-    let mut rows: Vec<_> = fields.iter().map(|name| (*name, cell(&job[name]))).collect();
-    rows.push(("states", counts(job)));
-    screen.card(rows)
-}
-
-/// States that are not empty, with their counts.
-fn counts(job: &Value) -> String {
-    let states = job["states"].as_object().into_iter().flatten();
-    let some: Vec<_> = states
-        .filter(|(_, count)| count.as_u64() != Some(0))
-        .map(|(state, count)| format!("{state} {count}"))
-        .collect();
-    if some.is_empty() { "-".to_owned() } else { some.join(", ") }
-}
-
-/// Follows a job to its end with a progress bar on stderr, when that is a terminal.
-async fn watch(api: &mut Api, screen: &mut Screen<'_>, id: &str) -> Result<(), Failure> {
-    let style = "{elapsed_precise} [{bar:32}] {pos}/{len} {msg}";
-    let style = ProgressStyle::with_template(style).expect("the template is a constant");
-    let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
-    loop {
-        let reply = api.get(&format!("/v1/jobs/{id}")).await.inspect_err(|_| bar.abandon())?;
-        let job = &reply.value;
-        let count = |name: &str| job["states"][name].as_u64().unwrap_or(0);
-        let total = job["terminals"].as_u64().unwrap_or(0);
-        bar.set_length(total);
-        bar.set_position(total.saturating_sub(count("queued") + count("sent")));
-        bar.set_message(counts(job));
-        if job["state"] == "running" || job["state"] == "paused" {
-            tokio::time::sleep(LOOK).await;
-            continue;
-        }
-        bar.finish_and_clear();
-        show_job(screen, &reply)?;
-        return match (cell(&job["state"]).as_str(), count("failed")) {
-            ("done", 0) => Ok(()),
-            ("done", failed) => Err(Failure::failed(format!(
-                "{failed} terminals were given up: `ctl delivery list --state failed`"
-            ))),
-            (state, _) => Err(Failure::failed(format!("job {id} is {state}"))),
-        };
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Screen<'a> {
     pub(super) json: bool,
     /// Whether `out` is a terminal, whose width tables keep to and frames look good on.
     pub(super) terminal: bool,
+    /// Whether stderr is a terminal, on which bars can be drawn.
+    pub(super) bars: bool,
 }
 
 /// A value as a cell: null and nothing are a dash.
@@ -101,6 +103,11 @@ impl Screen<'_> {
         finish(self.out.write_all(&reply.raw).and_then(|()| writeln!(self.out)))
     }
 
+    /// Lets a reader at the other end of a pipe see what was written so far.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        finish(self.out.flush())
+    }
+
     /// An answer without a document: a sentence for people, nothing for programs.
     pub(super) fn done(&mut self, sentence: &str) -> Result<(), Failure> {
         if self.json { Ok(()) } else { self.line(sentence) }
@@ -165,7 +172,7 @@ mod tests {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let long = "x".repeat(500);
         let list = json!({"items": [{"id": long}, {"id": "b"}], "next": "b"});
-        let mut screen = Screen { out: &mut out, err: &mut err, json: false, terminal: false };
+        let mut screen = Screen { out: &mut out, err: &mut err, json: false, terminal: false, bars: false };
         screen.list(&list, &[("SERVICE", "id")]).unwrap();
         let out = String::from_utf8(out).unwrap();
         let lines: Vec<_> = out.lines().map(str::trim).collect();

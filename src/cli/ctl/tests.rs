@@ -1,5 +1,6 @@
 //! `ctl` against a real daemon's admin side.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
@@ -35,12 +36,37 @@ fn file(world: &World, name: &str, text: &str) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
+/// What is written, for who looks at it meanwhile.
+#[derive(Clone, Default)]
+struct Buffer(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Buffer {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no panic").clone()).expect("UTF-8")
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A screen that writes here.
+fn screen<'a>(out: &'a mut Vec<u8>, err: &'a mut Vec<u8>, terminal: bool) -> impl FnOnce(bool) -> Screen<'a> {
+    move |json| Screen { out, err, json, terminal, bars: false }
+}
+
 async fn ctl_with(world: &World, token: &str, args: &[&str]) -> Outcome {
     let (admin, token_file) = (world.endpoint().to_string(), file(world, "token", &format!("{token}\n")));
     let fixed = ["ctl", "--admin", &admin, "--token-file", &token_file];
     let program = Program::try_parse_from(fixed.iter().chain(args)).expect("right usage");
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = execute(program.ctl, &mut out, &mut err, false).await;
+    let code = execute(program.ctl, screen(&mut out, &mut err, false)).await;
     let text = |octets| String::from_utf8(octets).expect("UTF-8");
     Outcome { code, out: text(out), err: text(err) }
 }
@@ -136,6 +162,77 @@ async fn an_operator_provisions_watches_rotates_and_deletes() {
     assert_eq!(ctl(&world, &["subscriber", "show", "alice@example.com"]).await.code, 1);
 }
 
+/// A rotation whose terminal has UDP and never answers: its job runs on. Its number.
+async fn endless(world: &World) -> String {
+    world.register(&[0]).await;
+    let rotated = ctl(world, &["key", "rotate", SERVICE_ID, "--json"]).await;
+    rotated.json()["job"].to_string()
+}
+
+#[tokio::test]
+async fn a_job_is_paused_resumed_and_cancelled_and_says_so() {
+    let world = World::new().await;
+    provision(&world).await;
+    let job = endless(&world).await;
+    for (action, state) in [("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")] {
+        let told = done(&world, &["job", action, &job]).await;
+        assert!(told.starts_with(&format!("job {job} is {state}: ")), "{told}");
+        let listed = done(&world, &["job", "list", "--state", state]).await;
+        assert!(listed.contains(SERVICE_ID), "{listed}");
+    }
+    let refused = ctl(&world, &["job", "resume", &job]).await;
+    assert_eq!((refused.code, refused.out.as_str()), (1, ""));
+    assert!(
+        refused.err.contains("409 Conflict") && refused.err.contains("is cancelled already"),
+        "{}",
+        refused.err
+    );
+    let followed = ctl(&world, &["job", "follow", &job]).await;
+    assert_eq!(followed.code, 1);
+    assert!(followed.out.contains("cancelled"), "{}", followed.out);
+    assert!(followed.err.starts_with(&format!("ltkmd ctl: job {job} is cancelled: ")), "{}", followed.err);
+    assert_eq!(ctl(&world, &["job", "follow", "77"]).await.code, 1);
+}
+
+#[tokio::test]
+async fn who_follows_a_job_is_told_each_turn_and_with_json_each_change() {
+    let world = World::new().await;
+    provision(&world).await;
+    let job = endless(&world).await;
+    let (lines, documents) = (Buffer::default(), Buffer::default());
+    let follow = async |buffer: &Buffer, json: bool| {
+        let (endpoint, token) = (world.endpoint().to_string(), file(&world, "token", "admin"));
+        let args = ["ctl", "--admin", &endpoint, "--token-file", &token, "job", "follow", &job];
+        let json = json.then_some("--json");
+        let program = Program::try_parse_from(args.into_iter().chain(json)).expect("right usage");
+        let (mut out, mut err) = (buffer.clone(), Vec::new());
+        let (terminal, bars) = (false, false);
+        execute(program.ctl, |json| Screen { out: &mut out, err: &mut err, json, terminal, bars }).await
+    };
+    let steps = async {
+        for (action, state) in [("pause", "paused"), ("resume", "running")] {
+            done(&world, &["job", action, &job]).await;
+            // The next step is taken once this one was told.
+            let told =
+                |buffer: &Buffer| buffer.text().lines().last().is_some_and(|line| line.contains(state));
+            while !told(&lines) || !told(&documents) {
+                tokio::task::yield_now().await;
+            }
+        }
+        done(&world, &["job", "cancel", &job]).await;
+    };
+    let codes = tokio::join!(follow(&lines, false), follow(&documents, true), steps);
+    assert_eq!((codes.0, codes.1), (1, 1), "a cancelled job is no success");
+    let (lines, documents) = (lines.text(), documents.text());
+    let turns: Vec<_> = lines.lines().filter_map(|l| l.split_whitespace().nth(1)).take(2).collect();
+    assert_eq!(turns, ["paused", "running"], "{lines}");
+    assert!(lines.contains("cancelled"), "{lines}");
+    let documents: Vec<Value> =
+        documents.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect();
+    assert_eq!(documents.last().expect("a line")["state"], "cancelled");
+    assert!(documents.windows(2).all(|pair| pair[0] != pair[1]), "one line a change");
+}
+
 #[tokio::test]
 async fn json_is_what_the_api_gave() {
     let world = World::new().await;
@@ -207,7 +304,7 @@ async fn a_wrong_token_and_a_daemon_that_is_not_there_are_one_sentence_each() {
     assert!(refused.err.contains("the token file holds another one"), "{}", refused.err);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let program = Program::try_parse_from(["ctl", "--admin", "unix:/nonexistent/admin.sock", "status"]);
-    let code = execute(program.expect("right usage").ctl, &mut out, &mut err, false).await;
+    let code = execute(program.expect("right usage").ctl, screen(&mut out, &mut err, false)).await;
     let err = String::from_utf8(err).expect("UTF-8");
     assert!(err.starts_with("ltkmd ctl: unix:/nonexistent/admin.sock cannot be reached: "), "{err}");
     assert_eq!((code, err.lines().count()), (1, 1));
@@ -229,6 +326,6 @@ async fn on_a_terminal_tables_have_frames() {
     let mut ctl = program.expect("right usage").ctl;
     ctl.token_file = Some(PathBuf::from(file(&world, "token", "admin")));
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    assert_eq!(execute(ctl, &mut out, &mut err, true).await, 0);
+    assert_eq!(execute(ctl, screen(&mut out, &mut err, true)).await, 0);
     assert!(String::from_utf8(out).expect("UTF-8").starts_with('┌'));
 }
