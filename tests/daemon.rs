@@ -14,6 +14,8 @@ mod entitlement;
 mod fanout;
 #[path = "daemon/http.rs"]
 mod http;
+#[path = "daemon/jobs.rs"]
+mod jobs;
 #[path = "daemon/ltkm.rs"]
 mod ltkm;
 #[path = "daemon/procedures.rs"]

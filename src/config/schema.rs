@@ -290,7 +290,7 @@ pub(super) const KEYS: &[Key] = &[
         "keys.lead_time",
         Kind::Duration("0s", "365d"),
         Toml("\"10m\""),
-        "How long before it becomes valid a next key is distributed.",
+        "How long before it becomes valid a next key is distributed, at least; up to a tenth of `rotate_every` more, by service.",
     ),
     key(
         "store.url",

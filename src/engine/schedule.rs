@@ -1,36 +1,47 @@
 //! What time brings by itself: scheduled rotations, purged keys, gauges.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::{Engine, EngineError, RotateSpec};
+use crate::id::ServiceNo;
 use crate::keys::ServiceKeys;
-use crate::store::{CatalogueWrite, StoreError};
+use crate::store::{CatalogueWrite, Job, JobKind, JobState, StoreError};
 use crate::time::Timestamp;
 
 /// How often the clock is asked.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Next keys that are being distributed in their lead time, by service and key number.
+type Distributed = HashSet<(ServiceNo, u16)>;
+
 impl ServiceKeys {
-    /// When the next key has to be made, and when it begins: one interval after the newest, made its lead
-    /// time earlier. `None`: no schedule.
+    /// When the next key has to be made, and when it begins: one interval after the newest, made and
+    /// distributed so long before as [`ServiceKeys::ahead`] says. `None`: no schedule.
     pub(super) fn next_rotation(&self, default_lead: Duration) -> Option<(Timestamp, Timestamp)> {
         let every = self.service.rotate_every?;
         let newest = self.keys.last()?;
         let begins = newest.valid_from + every;
-        // A lead as long as the interval would make keys without end.
-        let lead = self.lead_time(default_lead).min(every / 2);
-        Some((begins - lead, begins))
+        Some((begins - self.ahead(default_lead), begins))
+    }
+
+    /// The next key and when its lead time began, once it has.
+    fn impending(&self, now: Timestamp, default_lead: Duration) -> Option<(u16, Timestamp)> {
+        let next = self.next(now).filter(|_| self.service.retired.is_none())?;
+        let begun = next.valid_from - self.ahead(default_lead);
+        (begun <= now).then_some((next.number, begun))
     }
 }
 
 impl Engine {
     /// Minds the clock until the shutdown.
     pub async fn run_schedule(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let mut distributed = Distributed::new();
         while !*shutdown.borrow() {
-            if let Err(error) = self.tick().await {
+            if let Err(error) = self.tick(&mut distributed).await {
                 tracing::warn!(%error, "the schedule waits for the store");
             }
             self.show();
@@ -41,7 +52,7 @@ impl Engine {
         }
     }
 
-    async fn tick(&self) -> Result<(), EngineError> {
+    async fn tick(&self, distributed: &mut Distributed) -> Result<(), EngineError> {
         let now = self.now();
         let lead = self.settings.rules.lead_time;
         let due = |s: &ServiceKeys| {
@@ -56,27 +67,73 @@ impl Engine {
             let begins = entry.next_rotation(lead).map_or(now, |(_, begins)| begins.max(now));
             let spec = RotateSpec { valid_from: Some(begins), ..RotateSpec::default() };
             let (job, msk_id) = self.rotate_locked(&catalogue, entry, spec).await?;
+            distributed.insert((entry.service.no, msk_id.number()));
             tracing::info!(service = %id, %msk_id, %job, valid_from = %begins, "key made by schedule");
         }
+        self.distribute_again(now, distributed).await?;
         self.purge(now).await?;
         Ok(())
     }
 
+    /// A key that was made long before its time went to those who were registered then. Once its lead time has
+    /// begun a registration brings it; who came between has it brought by another job, so that nobody is
+    /// without it when it begins.
+    async fn distribute_again(
+        &self,
+        now: Timestamp,
+        distributed: &mut Distributed,
+    ) -> Result<(), EngineError> {
+        let (catalogue, lead) = (self.catalogue(), self.settings.rules.lead_time);
+        let impending = catalogue.all().filter_map(|entry| {
+            let (number, begun) = entry.impending(now, lead)?;
+            Some(((entry.service.no, number), begun))
+        });
+        let impending: HashMap<_, _> = impending.collect();
+        distributed.retain(|key| impending.contains_key(key));
+        if distributed.len() == impending.len() {
+            return Ok(());
+        }
+        let jobs = self.store.jobs(usize::MAX).await?;
+        for (key, begun) in impending {
+            let (no, number) = key;
+            let brings = |job: &Job| {
+                let of_this = job.kind == JobKind::KeyUpdate && (job.service, job.number) == key;
+                // What its operator holds or has ended is not done behind their back.
+                of_this
+                    && (job.started >= begun || matches!(job.state, JobState::Paused | JobState::Cancelled))
+            };
+            if !distributed.contains(&key) && !jobs.iter().any(brings) {
+                let members = self.store.counts().members.get(&no).map_or(0, |m| m.total);
+                let id = self.store.new_job_id();
+                let job = Job::new(id, JobKind::KeyUpdate, no, number, members, now);
+                self.write(vec![CatalogueWrite::Job(job)], |_| ()).await?;
+                self.jobs.notify_one();
+                tracing::info!(job = %id, service = no.0, number, "the key's lead time begins: brought again");
+            }
+            distributed.insert(key);
+        }
+        Ok(())
+    }
+
     /// Purges keys that are kept long enough, but never a service's newest, from which numbers go on; and
-    /// deleted services with the last of theirs.
+    /// deleted services with the last of theirs, once nobody is registered for them any more.
     async fn purge(&self, now: Timestamp) -> Result<(), StoreError> {
         let catalogue = self.catalogue();
         let over = |end: Timestamp| end + self.settings.retain <= now;
+        // The job that ends the registrations of a deleted service may have been paused for long.
+        let members = self.store.counts().members;
+        let left =
+            |s: &ServiceKeys| s.service.retired.is_some_and(over) && !members.contains_key(&s.service.no);
         let stale = |s: &&Arc<ServiceKeys>| {
             let old_keys = s.keys.iter().rev().skip(1).any(|k| over(k.valid_to));
-            old_keys || s.service.retired.is_some_and(over)
+            old_keys || left(s)
         };
         let numbers: Vec<_> = catalogue.all().filter(stale).map(|s| s.service.no).collect();
         for no in numbers {
             let _changing = self.catalogue_change.lock().await;
             let catalogue = self.catalogue();
             let Some(entry) = catalogue.get(no) else { continue };
-            if entry.service.retired.is_some_and(over) {
+            if left(entry) {
                 let write = vec![CatalogueWrite::RemoveService(no)];
                 self.write(write, |catalogue| catalogue.remove(no)).await?;
                 continue;

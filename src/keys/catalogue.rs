@@ -37,9 +37,21 @@ impl ServiceKeys {
         self.service.lead_time.unwrap_or(default)
     }
 
-    /// What a registration brings: the current key and, once its lead time has begun, the next.
-    pub fn wanted(&self, now: Timestamp, default_lead: Duration) -> impl Iterator<Item = &Arc<Msk>> {
+    /// How long before it begins a next key is made and distributed: its lead time, and up to a tenth of
+    /// `rotate_every` more, by which services that rotate at one moment differ. The validity is not moved.
+    /// With a schedule the lead time is at most half of the interval, so that there is one next key at a time.
+    pub fn ahead(&self, default_lead: Duration) -> Duration {
         let lead = self.lead_time(default_lead);
+        match self.service.rotate_every {
+            None => lead,
+            Some(every) => lead.min(every / 2) + self.service.share_of(every / 10),
+        }
+    }
+
+    /// What a registration brings: the current key and, once its lead time has begun, the next. A key that the
+    /// schedule made is there from the moment on from which it is distributed.
+    pub fn wanted(&self, now: Timestamp, default_lead: Duration) -> impl Iterator<Item = &Arc<Msk>> {
+        let lead = self.lead_time(default_lead).max(self.ahead(default_lead));
         let next = self.next(now).filter(move |k| k.valid_from <= now + lead);
         self.current(now).into_iter().chain(next)
     }
@@ -221,6 +233,41 @@ mod tests {
         service.service.lead_time = Some(Duration::from_secs(5));
         assert_eq!(wanted(&service, 5_000), [1, 2], "the service's own lead time counts");
         assert!(wanted(&service, 30_000).is_empty());
+    }
+
+    #[test]
+    fn services_of_one_interval_differ_in_when_their_next_keys_are_made_and_never_make_them_late() {
+        const LEAD: Duration = Duration::from_secs(600);
+        const DAY: Duration = Duration::from_secs(86_400);
+        let ahead = |no, every, lead_time| {
+            let service = Service { rotate_every: Some(every), lead_time, ..service(no, 1) };
+            ServiceKeys { service, keys: Vec::new() }.ahead(LEAD)
+        };
+        let all: HashSet<Duration> = (1..=100).map(|no| ahead(no, DAY, None)).collect();
+        assert_eq!(all.len(), 100, "each has a moment of its own");
+        assert!(all.iter().all(|ahead| *ahead >= LEAD && *ahead < LEAD + DAY / 10));
+        let mean = all.iter().sum::<Duration>() / 100;
+        assert!(mean > LEAD + DAY / 25 && mean < LEAD + DAY * 3 / 50, "evenly spread: {mean:?}");
+        assert_eq!(ahead(7, DAY, None), ahead(7, DAY, None), "a service's moment stays");
+        // A lead time beyond half of the interval: there is one next key at a time.
+        let short = Duration::from_secs(60);
+        assert!(
+            (1..=100).all(|no| ahead(no, short, None) >= short / 2 && ahead(no, short, None) < short * 3 / 5)
+        );
+        assert!(ahead(1, DAY, Some(Duration::ZERO)) < DAY / 10);
+        assert_eq!(keys(&[]).ahead(LEAD), LEAD, "without a schedule it is the lead time alone");
+    }
+
+    #[test]
+    fn a_registration_brings_a_scheduled_key_from_the_moment_it_is_made() {
+        let mut service = keys(&[(1, 0, 100_000), (2, 100_000, 200_000)]);
+        service.service.rotate_every = Some(Duration::from_secs(100));
+        let lead = Duration::from_secs(20);
+        let made = Timestamp(100_000) - service.ahead(lead);
+        assert!(made < Timestamp(80_000), "this service's share is not nothing");
+        let wanted = |now| service.wanted(now, lead).map(|k| k.number).collect::<Vec<_>>();
+        assert_eq!(wanted(made - Duration::from_millis(1)), [1]);
+        assert_eq!(wanted(made), [1, 2]);
     }
 
     #[test]

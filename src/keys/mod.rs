@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::id::{KeyDomainId, MskId, ServiceId, ServiceNo};
@@ -134,6 +135,14 @@ pub enum KeyState {
 }
 
 impl Service {
+    /// A share of a span that depends on the service's id alone, evenly spread over services.
+    pub(crate) fn share_of(&self, span: Duration) -> Duration {
+        let digest = Sha256::digest(self.id.as_str());
+        let (first, _) = digest.split_first_chunk().expect("a digest has 32 octets");
+        let millis = (u128::from(u64::from_be_bytes(*first)) * span.as_millis()) >> 64;
+        Duration::from_millis(millis as u64)
+    }
+
     /// The MSK ID of a key number of this service.
     pub fn msk_id(&self, number: u16) -> MskId {
         MskId::new(self.key_group, number)

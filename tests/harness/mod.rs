@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the harness")]
 
 pub mod digest;
+pub mod fleet;
 pub mod http;
 pub mod terminal;
 
