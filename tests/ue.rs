@@ -1,6 +1,8 @@
 //! The terminal of the command line, `ltkmd ue`, and `ltkmd demo`: against the real daemon, as users run them.
 
 mod harness;
+#[path = "ue/smsc.rs"]
+mod smsc;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

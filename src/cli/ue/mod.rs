@@ -1,4 +1,4 @@
-//! `ltkmd ue`: a terminal for operators and integrators, against any BM-SC.
+//! `ltkmd ue`: a terminal for operators and integrators, against any BM-SC, and a short message centre for labs.
 
 pub mod ask;
 pub mod credential;
@@ -9,6 +9,7 @@ mod load;
 mod procedures;
 mod report;
 mod session;
+pub mod smsc;
 pub mod state;
 pub mod target;
 pub mod terminal;
@@ -43,6 +44,8 @@ enum Command {
     Listen(listen::ListenArgs),
     /// Many terminals at once: rates and latencies
     Load(load::LoadArgs),
+    /// Be a short message centre for a lab: take messages by SMPP, show them, hand them to terminals
+    Smsc(Box<smsc::SmscArgs>),
 }
 
 /// How a command ends when it did not do what it was asked for.
@@ -73,6 +76,7 @@ pub async fn run(args: UeArgs) -> ExitCode {
         Command::MskRequest(args) => procedures::msk_request(args).await,
         Command::Listen(args) => listen::listen(args).await,
         Command::Load(args) => load::load(args).await,
+        Command::Smsc(args) => smsc::smsc(*args).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

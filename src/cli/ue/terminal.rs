@@ -51,6 +51,17 @@ pub enum Pull {
     Register,
 }
 
+impl Pull {
+    /// What an LTKM without a key asks for under these ids; none when its Key Number is not 0.
+    pub fn asked_by(key_domain: KeyDomainId, msk_id: MskId) -> Option<Self> {
+        match msk_id {
+            MskId([0, 0, 0, 0]) => Some(Self::Register),
+            _ if msk_id.number() == 0 => Some(Self::MskRequest { key_domain, msk_id }),
+            _ => None,
+        }
+    }
+}
+
 /// What an LTKM came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -203,11 +214,7 @@ impl Terminal {
     fn apply(&mut self, ltkm: &OpenedLtkm, method: Method, now: Timestamp) -> Effect {
         let (key_domain, msk_id) = (ltkm.key_domain_id, ltkm.msk_id);
         let Some(key) = &ltkm.key else {
-            return match msk_id {
-                MskId([0, 0, 0, 0]) => Effect::Pull(Pull::Register),
-                _ if msk_id.number() == 0 => Effect::Pull(Pull::MskRequest { key_domain, msk_id }),
-                _ => Effect::Nothing,
-            };
+            return Pull::asked_by(key_domain, msk_id).map_or(Effect::Nothing, Effect::Pull);
         };
         let held_at = self.keys.iter().position(|k| k.key_domain == key_domain && k.msk_id == msk_id);
         if let Some(at) = held_at {

@@ -1,7 +1,5 @@
 //! The user data header of short messages (3GPP TS 23.040 §9.2.3.24): application ports and concatenation, in both
-//! directions. An LTKM becomes the user data of one or more short messages, and those become the LTKM again.
-
-use std::collections::VecDeque;
+//! directions. An LTKM becomes the user data of one or more short messages.
 
 /// Octets that the user data of one short message holds (TS 23.040 §9.2.3.16).
 pub const USER_DATA: usize = 140;
@@ -149,62 +147,6 @@ pub fn split(message: &[u8], ports: Ports, reference: u8) -> Result<Vec<Vec<u8>>
     Ok(numbered.map(|(number, body)| user_data(Some(Part { reference, total, number }), body)).collect())
 }
 
-/// Messages whose parts have not all arrived, at most; a further one takes the place of the oldest.
-const INCOMPLETE: usize = 64;
-
-/// Joins the parts of messages, in whatever order they arrive and however often.
-#[derive(Debug)]
-pub struct Joiner<Sender> {
-    incomplete: VecDeque<Incomplete<Sender>>,
-}
-
-#[derive(Debug)]
-struct Incomplete<Sender> {
-    sender: Sender,
-    ports: Option<Ports>,
-    reference: u16,
-    parts: Vec<Option<Vec<u8>>>,
-}
-
-impl<Sender> Default for Joiner<Sender> {
-    fn default() -> Self {
-        Self { incomplete: VecDeque::new() }
-    }
-}
-
-impl<Sender: PartialEq> Joiner<Sender> {
-    /// Takes what stood behind a header, and gives the message that it completes: at once when it is no part, else
-    /// with the last of the parts. References are the sender's own, so its address tells its messages from
-    /// others'.
-    pub fn take(&mut self, sender: Sender, header: &UserDataHeader, body: &[u8]) -> Option<Vec<u8>> {
-        let Some(part) = header.part else { return Some(body.to_vec()) };
-        let is_it = |m: &Incomplete<Sender>| {
-            m.sender == sender
-                && m.ports == header.ports
-                && m.reference == part.reference
-                && m.parts.len() == usize::from(part.total)
-        };
-        let at = match self.incomplete.iter().position(is_it) {
-            Some(at) => at,
-            None => {
-                if self.incomplete.len() == INCOMPLETE {
-                    self.incomplete.pop_front();
-                }
-                let parts = vec![None; part.total.into()];
-                let (ports, reference) = (header.ports, part.reference);
-                self.incomplete.push_back(Incomplete { sender, ports, reference, parts });
-                self.incomplete.len() - 1
-            }
-        };
-        let parts = &mut self.incomplete[at].parts;
-        parts[usize::from(part.number) - 1] = Some(body.to_vec());
-        if parts.iter().any(Option::is_none) {
-            return None;
-        }
-        self.incomplete.remove(at).map(|m| m.parts.into_iter().flatten().flatten().collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -252,59 +194,27 @@ mod tests {
         assert_eq!(parse(&[2, 0, 0]), Err(UdhError::ElementLength(0)));
     }
 
-    #[test]
-    fn senders_that_use_the_same_reference_are_told_apart() {
-        let mut joiner = Joiner::default();
-        let (a, b) = (octets(200), vec![7; 200]);
-        let mut done = Vec::new();
-        for (x, y) in split(&a, PORTS, 1).unwrap().iter().zip(&split(&b, PORTS, 1).unwrap()) {
-            for (sender, user_data) in [("a", x), ("b", y)] {
-                let (header, body) = parse(user_data).unwrap();
-                done.extend(joiner.take(sender, &header, body));
-            }
-        }
-        assert_eq!(done, [a, b]);
-    }
-
-    #[test]
-    fn the_oldest_of_too_many_incomplete_messages_is_dropped() {
-        let mut joiner = Joiner::default();
-        let parts = split(&octets(200), PORTS, 1).unwrap();
-        let (first, body) = parse(&parts[0]).unwrap();
-        for sender in 0..=INCOMPLETE {
-            assert_eq!(joiner.take(sender, &first, body), None);
-        }
-        assert_eq!(joiner.incomplete.len(), INCOMPLETE);
-        let (last, body) = parse(&parts[1]).unwrap();
-        assert_eq!(joiner.take(0, &last, body), None, "its first part is gone");
-        assert_eq!(joiner.take(INCOMPLETE, &last, body), Some(octets(200)));
-    }
-
     proptest! {
         #[test]
-        fn what_is_split_is_joined_again_in_any_order(
+        fn what_is_split_says_which_part_is_which_and_is_whole_again_when_put_in_order(
             message in proptest::collection::vec(any::<u8>(), 0..2000),
             destination: u16,
             source: u16,
             reference: u8,
-            order in any::<proptest::sample::Index>(),
         ) {
             let ports = Ports { destination, source };
-            let mut parts = split(&message, ports, reference).unwrap();
-            prop_assert!(parts.iter().all(|p| p.len() <= USER_DATA));
-            let turn = order.index(parts.len());
-            parts.rotate_left(turn);
-            // Every part but the last twice: what is sent again is harmless.
-            let (last, others) = parts.split_last().unwrap();
-            let mut joiner = Joiner::default();
-            for part in others.iter().flat_map(|p| [p, p]) {
-                let (header, body) = parse(part).unwrap();
+            let parts = split(&message, ports, reference).unwrap();
+            let mut joined = Vec::new();
+            for (number, user_data) in (1..).zip(&parts) {
+                prop_assert!(user_data.len() <= USER_DATA);
+                let (header, body) = parse(user_data).unwrap();
+                let total = u8::try_from(parts.len()).unwrap();
+                let part = Part { reference: reference.into(), total, number };
                 prop_assert_eq!(header.ports, Some(ports));
-                prop_assert_eq!(joiner.take((), &header, body), None);
+                prop_assert_eq!(header.part, (total > 1).then_some(part));
+                joined.extend_from_slice(body);
             }
-            let (header, body) = parse(last).unwrap();
-            prop_assert_eq!(joiner.take((), &header, body), Some(message));
-            prop_assert!(joiner.incomplete.is_empty());
+            prop_assert_eq!(joined, message);
         }
 
         #[test]
