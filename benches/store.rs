@@ -37,6 +37,7 @@ fn rules() -> Rules {
         first_timeout: Duration::from_secs(2),
         sms_alone: SmsAlone::Accept,
         lead_time: Duration::from_secs(600),
+        sms: None,
     }
 }
 
@@ -73,7 +74,8 @@ impl Bench {
         let catalogue = Arc::clone(&self.catalogue);
         let decide: Decide = Box::new(move |view| {
             let (now, entropy) = (Timestamp::now(), Entropy::new(1));
-            let mut ctx = Context { catalogue: &catalogue, rules: &rules(), now, entropy };
+            let rules = rules();
+            let mut ctx = Context::new(&catalogue, &rules, now, entropy);
             decide(view, &mut ctx);
         });
         self.store.update(scope, decide).await

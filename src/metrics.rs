@@ -80,6 +80,9 @@ impl UdpOutcome {
     }
 }
 
+/// Values of the label `reason` of `ltkmd_sms_held_back_total`.
+const SMS_HELD_BACK: [&str; 3] = ["interval", "daily_cap", "coalesced"];
+
 /// Values of the label `outcome` of `ltkmd_sms_submitted_total`.
 const SMS_OUTCOMES: [&str; 3] = ["accepted", "throttled", "failed"];
 
@@ -113,6 +116,7 @@ pub struct Metrics {
     delivery_duration: Family<Label, Histogram, fn() -> Histogram>,
     udp_received: Family<Label, Counter>,
     sms_submitted: Family<Label, Counter>,
+    sms_held_back: Family<Label, Counter>,
     smsc_up: Gauge,
     fanout_jobs_running: Gauge,
     fanout_duration: Histogram,
@@ -147,6 +151,7 @@ impl Metrics {
             delivery_duration: Family::new_with_constructor(delivery),
             udp_received: Family::default(),
             sms_submitted: Family::default(),
+            sms_held_back: Family::default(),
             smsc_up: Gauge::default(),
             fanout_jobs_running: Gauge::default(),
             fanout_duration: Histogram::new(FANOUT),
@@ -172,6 +177,8 @@ impl Metrics {
         r.register("delivery_duration_seconds", help, m.delivery_duration.clone());
         r.register("udp_received", "Datagrams received", m.udp_received.clone());
         r.register("sms_submitted", "Triggers handed to the SMSC", m.sms_submitted.clone());
+        let help = "Triggers by SMS that limits held back, or that another one made unnecessary";
+        r.register("sms_held_back", help, m.sms_held_back.clone());
         r.register("smsc_up", "Whether an SMSC is bound", m.smsc_up.clone());
         r.register("fanout_jobs_running", "Fan-out jobs that run", m.fanout_jobs_running.clone());
         let help = "From a fan-out job's start to its end, in seconds";
@@ -210,6 +217,9 @@ impl Metrics {
         }
         for outcome in UdpOutcome::ALL {
             drop(m.udp_received.get_or_create(&[("outcome", outcome.as_str())]));
+        }
+        for reason in SMS_HELD_BACK {
+            drop(m.sms_held_back.get_or_create(&[("reason", reason)]));
         }
         for outcome in SMS_OUTCOMES {
             drop(m.sms_submitted.get_or_create(&[("outcome", outcome)]));
@@ -262,6 +272,13 @@ impl Metrics {
     /// A datagram was received.
     pub fn udp_received(&self, outcome: UdpOutcome) {
         self.udp_received.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// Triggers by SMS that were held back.
+    pub fn sms_held_back(&self, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.sms_held_back.get_or_create(&[("reason", reason)]).inc_by(count);
+        }
     }
 
     /// A fan-out job ended.

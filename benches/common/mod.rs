@@ -47,6 +47,7 @@ pub async fn engine(
         first_timeout: Duration::from_secs(3600),
         sms_alone: SmsAlone::Accept,
         lead_time: Duration::from_secs(600),
+        sms: None,
     };
     let identity = Identity { fqdn: FQDN.to_owned(), id_type: mikey::IdType::NAI };
     let settings = Settings { rules, identity, retain: Duration::from_secs(86_400), udp_rate: None };

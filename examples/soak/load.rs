@@ -67,6 +67,7 @@ impl Load {
             first_timeout: Duration::from_secs(2),
             sms_alone: SmsAlone::Accept,
             lead_time: Duration::from_secs(600),
+            sms: None,
         };
         Self {
             store,
@@ -120,7 +121,7 @@ impl Load {
         let seed = self.draw();
         let decide: Decide = Box::new(move |view| {
             let entropy = Entropy::new(seed);
-            let mut ctx = Context { catalogue: &catalogue, rules: &load.rules, now: load.now(), entropy };
+            let mut ctx = Context::new(&catalogue, &load.rules, load.now(), entropy);
             let found: Vec<Mark> = view.terminals.iter().filter_map(mark).collect();
             decide(view, &mut ctx);
             let left: Vec<Mark> = view.terminals.iter().filter_map(mark).collect();

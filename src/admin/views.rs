@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, Type};
 
-use crate::delivery::{Delivery, Kind, State, Terminal};
+use crate::delivery::{Delivery, Kind, ReceiptState, State, Terminal};
 use crate::gba::{Credential, GbaType};
 use crate::id::{BTid, Method, MskId, ServiceNo, TerminalKey};
 use crate::keys::{Catalogue, KeyState, Msk, ServiceKeys, Srtp, Validity};
@@ -24,6 +24,10 @@ fn words<T: Copy>(all: &[T], as_str: impl Fn(T) -> &'static str) -> Schema {
 
 fn states() -> Schema {
     words(&State::ALL, State::as_str)
+}
+
+fn receipt_states() -> Schema {
+    words(&ReceiptState::ALL, ReceiptState::as_str)
 }
 
 fn methods() -> Schema {
@@ -394,6 +398,21 @@ pub(super) struct DeliveryView {
     updated: Timestamp,
     /// The fan-out job it counts for.
     job: Option<u64>,
+    /// What the short message centre calls the parts of the latest trigger by SMS.
+    message_ids: Vec<String>,
+    /// The latest delivery receipt of that trigger.
+    receipt: Option<ReceiptView>,
+}
+
+/// A delivery receipt.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReceiptView {
+    /// What became of the short message: `delivered`, `expired`, `undeliverable` …
+    #[schema(schema_with = receipt_states)]
+    state: &'static str,
+    /// When the receipt came.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
 }
 
 impl DeliveryView {
@@ -403,6 +422,7 @@ impl DeliveryView {
         id.extend(d.number.to_be_bytes());
         id.push(d.kind as u8);
         let register = d.kind == Kind::TriggerRegister;
+        let sent = d.sms.as_deref();
         let service = catalogue.get(d.service).filter(|_| !register).map(|entry| &entry.service);
         let msk_id = if register { Some(MskId::new(0, 0)) } else { service.map(|s| s.msk_id(d.number)) };
         Self {
@@ -418,6 +438,12 @@ impl DeliveryView {
             next_due: d.next_due,
             updated: d.updated,
             job: d.job.map(|job| job.0),
+            message_ids: sent
+                .map(|leg| leg.ids.iter().map(|id| id.as_str().to_owned()).collect())
+                .unwrap_or_default(),
+            receipt: sent
+                .and_then(|leg| leg.receipt)
+                .map(|(state, at)| ReceiptView { state: state.as_str(), at }),
         }
     }
 }
@@ -515,6 +541,7 @@ pub(super) fn schemas() -> Vec<(String, RefOr<Schema>)> {
         VerifiedKey,
         TerminalView,
         DeliveryView,
+        ReceiptView,
         Imported,
         ImportCounts,
         LineFault,

@@ -271,6 +271,7 @@ impl Settings {
             first_timeout: self.udp.first_timeout,
             sms_alone: self.delivery.sms_alone,
             lead_time: self.keys.lead_time,
+            sms: self.sms.as_ref().map(|sms| sms.limits),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Entropy, Rules};
+use super::sms::{MessageId, ReceiptState, SmsLeg, SmsLimits};
 use crate::id::{JobId, Method, ServiceNo};
 use crate::time::Timestamp;
 
@@ -30,6 +31,11 @@ impl Kind {
             .copied()
     }
 
+    /// Whether it brings nothing but asks the terminal to pull.
+    pub fn is_trigger(self) -> bool {
+        matches!(self, Self::TriggerMskRequest | Self::TriggerRegister)
+    }
+
     /// The admin API's name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -47,9 +53,9 @@ impl Kind {
 pub enum State {
     /// Nothing was sent yet.
     Queued = 0,
-    /// Sent with V; the answer is awaited.
+    /// Sent; the verification message is awaited, or the request that a trigger asked for.
     Sent = 1,
-    /// The terminal proved that it has the key.
+    /// The terminal proved that it has the key, or made the request.
     Verified = 2,
     /// Sent without V: taken for delivered.
     Assumed = 3,
@@ -110,7 +116,7 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Reason {
-    /// No verification message after the last attempt.
+    /// No verification message, and no pull, after the last attempt.
     NoAnswer = 1,
     /// No method of the set can bring it.
     NoMethod = 2,
@@ -120,12 +126,32 @@ pub enum Reason {
     CounterSpent = 4,
     /// The key's validity ended before it was delivered.
     KeyOver = 5,
+    /// The subscriber has no MSISDN to send a short message to.
+    NoMsisdn = 6,
+    /// SMS is in the set and switched off here.
+    SmsOff = 7,
+    /// The short message centre refused the message for good.
+    SmsRefused = 8,
+    /// A delivery receipt said that the message is lost.
+    SmsUndelivered = 9,
+    /// No turn came for a short message in `sms.patience`: no centre was bound, or the limits held it back.
+    SmsLate = 10,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 5] =
-        [Self::NoAnswer, Self::NoMethod, Self::Expired, Self::CounterSpent, Self::KeyOver];
+    pub const ALL: [Self; 10] = [
+        Self::NoAnswer,
+        Self::NoMethod,
+        Self::Expired,
+        Self::CounterSpent,
+        Self::KeyOver,
+        Self::NoMsisdn,
+        Self::SmsOff,
+        Self::SmsRefused,
+        Self::SmsUndelivered,
+        Self::SmsLate,
+    ];
 
     /// The reason of a record's octet.
     pub fn from_octet(octet: u8) -> Option<Self> {
@@ -140,6 +166,11 @@ impl Reason {
             Self::Expired => "credential_expired",
             Self::CounterSpent => "counter_spent",
             Self::KeyOver => "key_over",
+            Self::NoMsisdn => "no_msisdn",
+            Self::SmsOff => "sms_off",
+            Self::SmsRefused => "sms_refused",
+            Self::SmsUndelivered => "sms_undelivered",
+            Self::SmsLate => "sms_late",
         }
     }
 }
@@ -158,7 +189,7 @@ pub struct Delivery {
     pub kind: Kind,
     /// Where it stands.
     pub state: State,
-    /// What carried the latest attempt.
+    /// What carried the latest attempt, or what its turn is awaited for.
     pub method: Option<Method>,
     /// Why it failed, in [`State::Failed`].
     pub error: Option<Reason>,
@@ -176,8 +207,10 @@ pub struct Delivery {
     pub verified: Option<(Timestamp, Method)>,
     /// The fan-out job it counts for.
     pub job: Option<JobId>,
-    /// T of the LTKMs made for it and what carried them, oldest first.
+    /// T of the LTKMs with V made for it and what carried them, oldest first.
     pub out: Vec<(u32, Method)>,
+    /// Its way by SMS, once that was taken.
+    pub sms: Option<Box<SmsLeg>>,
 }
 
 impl Delivery {
@@ -198,6 +231,7 @@ impl Delivery {
             verified: None,
             job,
             out: Vec::new(),
+            sms: None,
         }
     }
 
@@ -206,8 +240,8 @@ impl Delivery {
         self.service == service && self.number == number && self.kind == kind
     }
 
-    /// Records one more LTKM. With V the answer is awaited: for `udp.first_timeout`, by UDP twice as long
-    /// after each further attempt, ±10 %.
+    /// Records one more LTKM by UDP or inside an answer. With V the answer is awaited, after a trigger the
+    /// pull: for `udp.first_timeout`, by UDP twice as long after each further attempt, ±10 %.
     pub fn attempt(
         &mut self,
         via: Method,
@@ -219,24 +253,82 @@ impl Delivery {
     ) {
         self.attempts = self.attempts.saturating_add(1);
         self.method = Some(via);
-        self.error = None;
-        self.updated = now;
-        if self.out.len() == MAX_T {
-            self.out.remove(0);
+        self.settle(State::Assumed, None, now);
+        if v {
+            if self.out.len() == MAX_T {
+                self.out.remove(0);
+            }
+            self.out.push((t, via));
         }
-        self.out.push((t, via));
         let mut wait = rules.first_timeout;
         if via == Method::Udp {
             wait = wait.saturating_mul(1 << self.udp_attempts.min(16));
             self.udp_attempts = self.udp_attempts.saturating_add(1);
         }
-        if v {
+        if v || self.kind.is_trigger() {
             self.state = State::Sent;
             self.next_due = Some(now + entropy.spread(wait));
-        } else {
-            self.state = State::Assumed;
-            self.next_due = None;
         }
+    }
+
+    /// Waits for its turn by SMS, which comes at `turn` at the earliest; after `limits.patience` it goes on
+    /// otherwise.
+    pub fn await_turn(&mut self, turn: Timestamp, limits: &SmsLimits, now: Timestamp) {
+        self.settle(State::Queued, None, now);
+        self.method = Some(Method::Sms);
+        self.next_due = Some(now + limits.patience);
+        self.sms.get_or_insert_default().turn = Some(turn);
+    }
+
+    /// When its turn by SMS comes, while it waits for one.
+    pub fn turn(&self) -> Option<Timestamp> {
+        self.sms.as_ref().and_then(|leg| leg.turn)
+    }
+
+    /// Records that a trigger for it leaves by SMS; the pull is awaited.
+    pub fn triggered(&mut self, t: u32, limits: &SmsLimits, now: Timestamp) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.method = Some(Method::Sms);
+        self.settle(State::Sent, None, now);
+        self.next_due = Some(now + limits.pull_timeout);
+        let leg = self.sms.get_or_insert_default();
+        leg.t = t;
+        leg.attempts = leg.attempts.saturating_add(1);
+        leg.ids.clear();
+        leg.receipt = None;
+    }
+
+    /// Whether a short message is on its way for it that brings the pull.
+    pub fn awaits_pull_by_sms(&self) -> bool {
+        self.state == State::Sent && self.method == Some(Method::Sms)
+    }
+
+    /// Notes what the centre calls the trigger with this T.
+    pub fn accepted(&mut self, t: u32, ids: &[MessageId]) {
+        if let Some(leg) = self.sms.as_mut().filter(|leg| leg.t == t) {
+            leg.ids = ids.to_vec();
+        }
+    }
+
+    /// Notes a delivery receipt. `true`: it is about this delivery.
+    pub fn receipt(&mut self, id: &MessageId, state: ReceiptState, now: Timestamp) -> bool {
+        let Some(leg) = self.sms.as_mut().filter(|leg| leg.ids.contains(id)) else { return false };
+        if leg.receipt.is_none_or(|(known, _)| !known.is_lost()) {
+            leg.receipt = Some((state, now));
+        }
+        true
+    }
+
+    /// The terminal made the request that a trigger asked for. `None`: nothing was awaited.
+    pub fn pulled(&mut self, now: Timestamp) -> Option<Answered> {
+        if !self.kind.is_trigger() || !(self.state.is_open() || self.state == State::Failed) {
+            return None;
+        }
+        let via = self.method.filter(|_| self.attempts > 0);
+        self.settle(if via.is_some() { State::Verified } else { State::Cancelled }, None, now);
+        let via = via?;
+        self.verified = Some((now, via));
+        Some(Answered { via, first: true, after: now.since(self.queued) })
     }
 
     /// Waits for its turn: the owner sends it at that moment.
@@ -251,6 +343,9 @@ impl Delivery {
         self.error = error;
         self.next_due = None;
         self.updated = now;
+        if let Some(leg) = &mut self.sms {
+            leg.turn = None;
+        }
     }
 
     /// Notes an answer to the LTKM with this T. A superseded or cancelled delivery records it and stays so.

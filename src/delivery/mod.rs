@@ -3,6 +3,8 @@
 //! Pure: time and randomness come in as values; what comes out is a changed [`Terminal`] and the
 //! [`Order`]s of LTKMs to make once the change is durable.
 
+mod by_sms;
+mod course;
 mod life;
 mod plan;
 mod sms;
@@ -13,7 +15,7 @@ mod tests;
 pub use life::{Answered, Delivery, Kind, Reason, State};
 pub use plan::{Entropy, Rules, SmsAlone};
 pub use sms::{HeldBack, MessageId, ReceiptState, SmsLedger, SmsLeg, SmsLimits};
-pub use terminal::{Context, Registration, Terminal};
+pub use terminal::{Context, Registration, Tally, Terminal};
 
 use crate::id::{Method, ServiceNo};
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::life::Kind;
+use super::sms::SmsLimits;
 use crate::id::{Method, MethodSet};
 
 /// What to do with a registration that declares SMS alone (`delivery.sms_alone`).
@@ -28,6 +30,8 @@ pub struct Rules {
     pub sms_alone: SmsAlone,
     /// How long before its start a next key is distributed, where the service does not say.
     pub lead_time: Duration,
+    /// How SMS may be used; `None`: it is switched off.
+    pub sms: Option<SmsLimits>,
 }
 
 impl Rules {
@@ -48,14 +52,24 @@ impl Rules {
         (!refused).then_some(set)
     }
 
-    /// What an unsolicited LTKM goes by: UDP or SMS, whichever of the set comes first. SMS brings only
-    /// triggers, so it needs HTTP for the pull.
-    pub fn push_method(&self, set: MethodSet) -> Option<Method> {
-        let able = |m: &&Method| match **m {
-            Method::Udp => set.contains(Method::Udp),
-            Method::Sms | Method::Http => false,
+    /// What an unsolicited LTKM may go by, the first choice first: UDP or SMS as the operator prefers, for a
+    /// trigger SMS before UDP. SMS brings only triggers: a key needs HTTP or UDP for what the pull asks for,
+    /// and a key that ends is not pulled.
+    pub fn push_methods(&self, set: MethodSet, kind: Kind) -> impl Iterator<Item = Method> {
+        const TRIGGER: [Method; 2] = [Method::Sms, Method::Udp];
+        let sms = set.contains(Method::Sms) && self.sms.is_some();
+        let sms = match kind {
+            Kind::Key => sms && (set.contains(Method::Http) || set.contains(Method::Udp)),
+            Kind::Invalidate => false,
+            Kind::TriggerMskRequest | Kind::TriggerRegister => sms,
         };
-        self.preference.iter().find(able).copied()
+        let order = if kind.is_trigger() { &TRIGGER[..] } else { &self.preference[..] };
+        let able = move |m: &Method| match *m {
+            Method::Udp => set.contains(Method::Udp),
+            Method::Sms => sms,
+            Method::Http => false,
+        };
+        order.iter().copied().filter(able)
     }
 }
 
@@ -97,6 +111,7 @@ mod tests {
             first_timeout: Duration::from_secs(2),
             sms_alone: SmsAlone::Accept,
             lead_time: Duration::from_secs(600),
+            sms: Some(SmsLimits::default()),
         }
     }
 
@@ -122,6 +137,24 @@ mod tests {
         rules.sms_alone = SmsAlone::Refuse;
         assert_eq!(rules.negotiate(Some(&[1])), None);
         assert!(rules.negotiate(Some(&[1, 2])).is_some());
+    }
+
+    #[test]
+    fn a_key_is_pushed_by_what_comes_first_and_sms_needs_a_way_for_the_pull() {
+        let set = |methods: &[Method]| methods.iter().copied().collect::<MethodSet>();
+        let push = |rules: &Rules, of: &[Method], kind| rules.push_methods(set(of), kind).collect::<Vec<_>>();
+        use Method::{Http, Sms, Udp};
+        let udp_first = rules(&[Http, Udp, Sms]);
+        let sms_first = rules(&[Http, Sms, Udp]);
+        assert_eq!(push(&udp_first, &[Http, Udp, Sms], Kind::Key), [Udp, Sms]);
+        assert_eq!(push(&sms_first, &[Udp, Sms], Kind::Key), [Sms, Udp]);
+        assert_eq!(push(&udp_first, &[Http, Sms], Kind::Key), [Sms]);
+        assert_eq!(push(&udp_first, &[Sms], Kind::Key), []);
+        assert_eq!(push(&udp_first, &[Http, Sms], Kind::Invalidate), []);
+        assert_eq!(push(&udp_first, &[Http, Udp, Sms], Kind::TriggerRegister), [Sms, Udp]);
+        assert_eq!(push(&udp_first, &[Sms], Kind::TriggerRegister), [Sms]);
+        let off = Rules { sms: None, ..udp_first };
+        assert_eq!(push(&off, &[Udp, Sms], Kind::Key), [Udp]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::life::Reason;
 use crate::time::Timestamp;
 
 /// The longest message id, in octets (SMPP 3.4 §5.2.23: 65 with the closing zero).
@@ -86,10 +87,10 @@ impl ReceiptState {
     }
 }
 
-/// What a delivery's latest short message came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A delivery's way by SMS: its turn, its latest short message, what became of that.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SmsLeg {
-    /// T of the latest trigger by SMS.
+    /// T of the latest trigger by SMS; 0 before the first.
     pub t: u32,
     /// Triggers by SMS since the terminal was last heard of; `sms.attempts` bounds it.
     pub attempts: u8,
@@ -97,8 +98,10 @@ pub struct SmsLeg {
     pub turn: Option<Timestamp>,
     /// The centre's names for the parts of the latest message.
     pub ids: Vec<MessageId>,
-    /// The latest receipt: for a message in parts, the first part that was lost or the last that arrived.
+    /// The latest receipt; of a message in parts, that of a lost part once there is one.
     pub receipt: Option<(ReceiptState, Timestamp)>,
+    /// Why SMS is of no use for this delivery, until the terminal is heard of.
+    pub barred: Option<Reason>,
 }
 
 /// How often one terminal may be sent a short message.
@@ -114,6 +117,19 @@ pub struct SmsLimits {
     pub daily: u16,
     /// How long a delivery waits for its turn before another method or none is tried.
     pub patience: Duration,
+}
+
+impl Default for SmsLimits {
+    /// What holds without configuration.
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            pull_timeout: Duration::from_secs(300),
+            interval: Duration::from_secs(10),
+            daily: 50,
+            patience: DAY,
+        }
+    }
 }
 
 /// The short messages that a terminal got of late.
@@ -164,6 +180,12 @@ impl SmsLedger {
         }
         let spaced = self.last + limits.interval;
         if spaced > now { (spaced, Some(HeldBack::Interval)) } else { (now, None) }
+    }
+
+    /// Takes a trigger back that never left.
+    pub fn undo(&mut self) {
+        self.last = Timestamp::default();
+        self.count = self.count.saturating_sub(1);
     }
 
     /// Notes a trigger.

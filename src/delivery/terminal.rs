@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Order;
 use super::life::{Answered, Delivery, Kind, Reason, State};
 use super::plan::{Entropy, Rules};
+use super::sms::{HeldBack, SmsLedger};
 use crate::gba::Credential;
 use crate::id::{JobId, Method, MethodSet, ServiceNo, TerminalKey};
 use crate::keys::{Catalogue, KeyState, Msk, ServiceKeys};
@@ -50,6 +51,8 @@ pub struct Terminal {
     pub next_t: u64,
     /// Its deliveries: open ones, and closed ones of retained keys.
     pub deliveries: Vec<Delivery>,
+    /// The short messages that it got of late.
+    pub ledger: SmsLedger,
 }
 
 /// What a decision needs besides the terminal.
@@ -62,12 +65,33 @@ pub struct Context<'a> {
     pub now: Timestamp,
     /// For spreading timers.
     pub entropy: Entropy,
+    /// What the decision did that the driver counts once it is durable.
+    pub tally: Tally,
+}
+
+impl<'a> Context<'a> {
+    /// What a decision at this moment needs.
+    pub fn new(catalogue: &'a Catalogue, rules: &'a Rules, now: Timestamp, entropy: Entropy) -> Self {
+        Self { catalogue, rules, now, entropy, tally: Tally::default() }
+    }
+}
+
+/// What decisions did, for the metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Triggers that the terminal followed.
+    pub pulled: Vec<Answered>,
+    /// Triggers by SMS that had to wait, by [`HeldBack`].
+    pub held_back: [u64; HeldBack::ALL.len()],
+    /// Deliveries that ride in another one's trigger by SMS.
+    pub coalesced: u64,
 }
 
 impl Terminal {
     /// A terminal of which nothing is known but its place. T begins at 1.
     pub fn new(key: TerminalKey) -> Self {
-        Self { key, credential: None, registration: None, next_t: 1, deliveries: Vec::new() }
+        let (credential, registration, deliveries) = (None, None, Vec::new());
+        Self { key, credential, registration, next_t: 1, deliveries, ledger: SmsLedger::default() }
     }
 
     /// Whether its counter is so near its end that the credential is answered like an expired one.
@@ -110,15 +134,20 @@ impl Terminal {
                 self.registration = Some(Registration { set, address, services, registered_at, last_seen });
             }
         }
-        for d in self.deliveries.iter_mut().filter(|d| d.state == State::Sent) {
-            let left = d.method.is_some_and(|m| !set.contains(m));
-            // What went inside an answer goes on by UDP at its time when UDP is in the new set.
-            if left && !(d.method == Some(Method::Http) && set.contains(Method::Udp)) {
-                let http = set.contains(Method::Http);
+        for d in self.deliveries.iter_mut().filter(|d| d.state == State::Sent || d.turn().is_some()) {
+            if d.method.is_none_or(|m| set.contains(m)) {
+                continue;
+            }
+            if !set.contains(Method::Udp) {
+                let http = set.contains(Method::Http) && !d.kind.is_trigger();
                 let (state, error) =
                     if http { (State::AwaitingPull, None) } else { (State::Failed, Some(Reason::NoMethod)) };
                 d.settle(state, error, now);
+            } else if d.turn().is_some() {
+                d.defer(now, now);
+                d.udp_attempts = 0;
             }
+            // What went inside an answer or by SMS goes on by UDP at its time.
         }
     }
 
@@ -248,16 +277,14 @@ impl Terminal {
     /// A job was cancelled: what waits for its turn does not go out. What went out goes on to its end, what waits
     /// for the terminal's own request stays, and what the terminal asked for beside an answer comes behind it.
     pub fn cancel_job(&mut self, job: JobId, now: Timestamp) {
-        let waits = |d: &&mut Delivery| {
-            let by_sms = d.method.is_none_or(|method| method == Method::Sms);
-            d.job == Some(job) && d.state == State::Queued && by_sms
-        };
+        let waits = |d: &&mut Delivery| d.job == Some(job) && d.turn().is_some();
         for d in self.deliveries.iter_mut().filter(waits) {
             d.settle(State::Cancelled, None, now);
         }
     }
 
-    /// Sends a trigger by UDP: the terminal is asked to pull. `false` when the set has no method for it.
+    /// Asks the terminal to pull: by SMS if that is in the set, else by UDP. One that is under way already is
+    /// not doubled. `false` when the set has no method for it.
     pub fn trigger(
         &mut self,
         service: ServiceNo,
@@ -266,12 +293,47 @@ impl Terminal {
         orders: &mut Vec<Order>,
     ) -> bool {
         let set = self.set(ctx.rules);
-        if ctx.rules.push_method(set).is_none() {
+        if ctx.rules.push_methods(set, kind).next().is_none() {
             return false;
+        }
+        if self.deliveries.iter().any(|d| d.is(service, 0, kind) && d.turn().is_some()) {
+            ctx.tally.coalesced += 1;
+            return true;
         }
         let i = self.begin(service, 0, kind, None, ctx.now);
         self.push(i, ctx, orders);
         true
+    }
+
+    /// The terminal made a request: the triggers that asked for it are done. `services`: those that the
+    /// request names; `registers`: it is a registration.
+    pub fn pulled(&mut self, services: &[ServiceNo], registers: bool, ctx: &mut Context<'_>) {
+        for d in &mut self.deliveries {
+            let asked_for = match d.kind {
+                Kind::TriggerRegister => registers,
+                Kind::TriggerMskRequest => services.contains(&d.service),
+                Kind::Key | Kind::Invalidate => false,
+            };
+            if asked_for {
+                ctx.tally.pulled.extend(d.pulled(ctx.now));
+            }
+        }
+    }
+
+    /// Keys of a service besides `current` that were promised to this terminal and are under way.
+    pub fn outstanding(
+        &self,
+        service: &ServiceKeys,
+        current: u16,
+        now: Timestamp,
+    ) -> Vec<std::sync::Arc<Msk>> {
+        let no = service.service.no;
+        let under_way = |number: u16| {
+            let d = self.deliveries.iter().find(|d| d.is(no, number, Kind::Key));
+            d.is_some_and(|d| d.state.is_open() || d.state == State::Failed)
+        };
+        let asked_for = |k: &&std::sync::Arc<Msk>| k.number != current && k.valid_to > now;
+        service.keys.iter().filter(asked_for).filter(|k| under_way(k.number)).cloned().collect()
     }
 
     /// Everything that is outstanding goes out when the terminal is heard of: keys that it lacks of services
@@ -319,19 +381,23 @@ impl Terminal {
         ctx: &mut Context<'_>,
         orders: &mut Vec<Order>,
     ) {
-        let young = |d: &Delivery| match d.state {
+        let set = self.set(ctx.rules);
+        let udp = set.contains(Method::Udp);
+        let waits = |d: &Delivery| match d.state {
+            // A trigger by SMS is on its way or will be; UDP need not wait for it.
+            State::Sent if d.method == Some(Method::Sms) => !udp,
+            State::Queued if d.turn().is_some() => !udp,
             State::Sent => ctx.now.since(d.updated) < ctx.rules.first_timeout,
             State::Queued => true,
             _ => false,
         };
-        if self.deliveries.iter().any(|d| d.is(no, number, kind) && young(d)) {
+        if self.deliveries.iter().any(|d| d.is(no, number, kind) && waits(d)) {
             return;
         }
         let i = self.begin(no, number, kind, None, ctx.now);
-        let set = self.set(ctx.rules);
-        if set.contains(Method::Udp) && behind {
+        if udp && behind {
             self.deliveries[i].defer(ctx.now + BEHIND_ANSWER, ctx.now);
-        } else if set.contains(Method::Udp) {
+        } else if udp {
             self.send(i, Method::Udp, ctx, orders);
         } else if set.contains(Method::Http) {
             if self.deliveries[i].state != State::AwaitingPull {
@@ -339,43 +405,6 @@ impl Terminal {
             }
         } else {
             self.deliveries[i].settle(State::Failed, Some(Reason::NoMethod), ctx.now);
-        }
-    }
-
-    /// Looks at what is due: sends again, goes on to the next method, or gives up.
-    pub fn due(&mut self, ctx: &mut Context<'_>, orders: &mut Vec<Order>) {
-        for i in 0..self.deliveries.len() {
-            let d = &self.deliveries[i];
-            if d.next_due.is_none_or(|due| due > ctx.now) {
-                continue;
-            }
-            let entry = ctx.catalogue.get(d.service);
-            let key = entry.and_then(|s| s.key(d.number));
-            if key.is_none() || self.registration.is_none() {
-                self.deliveries[i].settle(State::Cancelled, None, ctx.now);
-            } else if d.kind == Kind::Key && key.is_some_and(|k| k.valid_to <= ctx.now) {
-                self.deliveries[i].settle(State::Failed, Some(Reason::KeyOver), ctx.now);
-            } else if let Err(reason) = self.pushable(ctx.now) {
-                self.deliveries[i].settle(State::Failed, Some(reason), ctx.now);
-            } else {
-                self.lapse(i, ctx, orders);
-            }
-        }
-    }
-
-    /// The wait for an answer is over, or for its turn.
-    fn lapse(&mut self, i: usize, ctx: &mut Context<'_>, orders: &mut Vec<Order>) {
-        let set = self.set(ctx.rules);
-        let (udp, http) = (set.contains(Method::Udp), set.contains(Method::Http));
-        let d = &mut self.deliveries[i];
-        let spent = d.method == Some(Method::Udp) && d.udp_attempts >= ctx.rules.attempts;
-        if udp && !spent {
-            self.send(i, Method::Udp, ctx, orders);
-        } else if d.method != Some(Method::Udp) && http {
-            d.settle(State::AwaitingPull, None, ctx.now);
-        } else {
-            let reason = if udp { Reason::NoAnswer } else { Reason::NoMethod };
-            d.settle(State::Failed, Some(reason), ctx.now);
         }
     }
 
@@ -414,88 +443,5 @@ impl Terminal {
             .collect();
         let mut keep = keep.into_iter().rev();
         self.deliveries.retain(|_| keep.next().unwrap_or(true));
-    }
-
-    /// Whether anything may be pushed at all.
-    fn pushable(&self, now: Timestamp) -> Result<(), Reason> {
-        match &self.credential {
-            Some(c) if !c.expired(now) => {}
-            _ => return Err(Reason::Expired),
-        }
-        if self.spent() { Err(Reason::CounterSpent) } else { Ok(()) }
-    }
-
-    /// Finds or makes the delivery of (service, number, kind). One that had ended begins anew, at the end of
-    /// the list; one that is open or failed goes on, with its UDP attempts counted from zero.
-    fn begin(
-        &mut self,
-        service: ServiceNo,
-        number: u16,
-        kind: Kind,
-        job: Option<JobId>,
-        now: Timestamp,
-    ) -> usize {
-        let mut fresh = Delivery::new(service, number, kind, job, now);
-        if let Some(i) = self.deliveries.iter().position(|d| d.is(service, number, kind)) {
-            let d = &mut self.deliveries[i];
-            if d.state.is_open() || d.state == State::Failed {
-                d.udp_attempts = 0;
-                d.job = job.or(d.job);
-                return i;
-            }
-            fresh.verified = self.deliveries.remove(i).verified;
-        }
-        self.deliveries.push(fresh);
-        self.deliveries.len() - 1
-    }
-
-    /// Carries a delivery in the answer to the terminal's own request, or by UDP beside it.
-    fn answer_with(&mut self, i: usize, ctx: &mut Context<'_>, orders: &mut Vec<Order>) {
-        if self.set(ctx.rules).contains(Method::Http) {
-            self.send(i, Method::Http, ctx, orders);
-        } else {
-            self.push(i, ctx, orders);
-        }
-    }
-
-    /// Carries a delivery unsolicited, by what the set allows.
-    fn push(&mut self, i: usize, ctx: &mut Context<'_>, orders: &mut Vec<Order>) {
-        if let Err(reason) = self.pushable(ctx.now) {
-            self.deliveries[i].settle(State::Failed, Some(reason), ctx.now);
-            return;
-        }
-        let set = self.set(ctx.rules);
-        match ctx.rules.push_method(set) {
-            Some(method) => self.send(i, method, ctx, orders),
-            None if set.contains(Method::Http) => {
-                self.deliveries[i].settle(State::AwaitingPull, None, ctx.now)
-            }
-            None => self.deliveries[i].settle(State::Failed, Some(Reason::NoMethod), ctx.now),
-        }
-    }
-
-    /// Takes the next T and orders the LTKM.
-    fn send(&mut self, i: usize, via: Method, ctx: &mut Context<'_>, orders: &mut Vec<Order>) {
-        let d = &mut self.deliveries[i];
-        let Ok(t) = u32::try_from(self.next_t) else {
-            d.settle(State::Failed, Some(Reason::CounterSpent), ctx.now);
-            return;
-        };
-        self.next_t += 1;
-        let v = ctx.rules.verify && matches!(d.kind, Kind::Key | Kind::Invalidate);
-        d.attempt(via, t, v, ctx.now, ctx.rules, &mut ctx.entropy);
-        orders.push(Order { service: d.service, number: d.number, kind: d.kind, t, v, via });
-    }
-
-    /// A newer key of the group supersedes older deliveries that are not verified yet.
-    fn supersede_older(&mut self, service: &ServiceKeys, newer: &[u16], now: Timestamp) {
-        let Some(oldest) = newer.iter().map(|n| service.age_rank(*n)).min() else { return };
-        for d in self.deliveries.iter_mut().filter(|d| d.service == service.service.no && d.kind == Kind::Key)
-        {
-            let older = service.age_rank(d.number) < oldest;
-            if older && (d.state.is_open() || d.state == State::Failed) {
-                d.settle(State::Superseded, None, now);
-            }
-        }
     }
 }

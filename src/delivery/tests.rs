@@ -1,5 +1,8 @@
 //! The life of deliveries on made-up time: what is sent, by what, when again, and how it ends.
 
+mod schedules;
+mod sms;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +58,7 @@ impl World {
             first_timeout: Duration::from_secs(2),
             sms_alone: SmsAlone::Accept,
             lead_time: Duration::from_secs(600),
+            sms: None,
         };
         let mut terminal = Terminal::new(TerminalKey([1; 16]));
         terminal.credential = Some(credential);
@@ -100,7 +104,7 @@ impl World {
         self.seed += 1;
         let before = self.terminal.next_t;
         let entropy = Entropy::new(self.seed);
-        let mut ctx = Context { catalogue: &self.catalogue, rules: &self.rules, now: self.now, entropy };
+        let mut ctx = Context::new(&self.catalogue, &self.rules, self.now, entropy);
         let result = decision(&mut self.terminal, &mut ctx);
         assert!(self.terminal.next_t >= before, "T went back");
         for d in &self.terminal.deliveries {

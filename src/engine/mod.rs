@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::delivery::{Context, Delivery, Entropy, Reason, Rules, State};
+use crate::delivery::{Context, Delivery, Entropy, HeldBack, Reason, Rules, State, Tally};
 use crate::id::BTid;
 use crate::keys::Catalogue;
 use crate::metrics::Metrics;
@@ -87,6 +87,9 @@ pub struct Settings {
     pub udp_rate: Option<u32>,
 }
 
+/// The metrics' word for triggers by SMS that another one makes unnecessary.
+const COALESCED: &str = "coalesced";
+
 /// Decisions over the store; see the module.
 pub struct Engine {
     store: Arc<dyn Store>,
@@ -116,11 +119,13 @@ impl Shared {
     }
 
     /// Runs a decision at this moment, with the services and keys of this moment.
-    fn decide<R>(&self, decision: impl FnOnce(&mut Context<'_>) -> R) -> R {
+    fn decide<R>(&self, decision: impl FnOnce(&mut Context<'_>) -> R) -> (R, Tally) {
         let catalogue = self.catalogue();
         let seed = self.seed.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
         let (rules, now, entropy) = (&self.rules, Timestamp::now(), Entropy::new(seed));
-        decision(&mut Context { catalogue: &catalogue, rules, now, entropy })
+        let mut ctx = Context::new(&catalogue, rules, now, entropy);
+        let result = decision(&mut ctx);
+        (result, ctx.tally)
     }
 }
 
@@ -212,7 +217,21 @@ impl Engine {
         };
         self.store.update(scope, Box::new(run)).await.inspect_err(|_| self.metrics.store_failed())?;
         let outcome = result.lock().expect("no holder of this lock panics").take();
-        Ok(outcome)
+        Ok(outcome.map(|(outcome, tally)| {
+            self.count(tally);
+            outcome
+        }))
+    }
+
+    /// Counts what a decision did, now that it is durable.
+    fn count(&self, tally: Tally) {
+        for pulled in tally.pulled {
+            self.metrics.verified(pulled.via, pulled.after.as_secs_f64());
+        }
+        for why in HeldBack::ALL {
+            self.metrics.sms_held_back(why.as_str(), tally.held_back[why as usize]);
+        }
+        self.metrics.sms_held_back(COALESCED, tally.coalesced);
     }
 
     /// [`Engine::try_update`] for scopes whose decision always runs.

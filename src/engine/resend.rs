@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::Engine;
 use super::fanout::decide_all;
-use crate::store::{Scope, StoreError};
+use crate::store::{Lane, Scope, StoreError};
 
 /// Terminals looked at in one commit.
 const BATCH: usize = 1000;
@@ -35,7 +35,7 @@ impl Engine {
 
     /// Looks at one batch; gives how many terminals were in it.
     async fn resend(self: &Arc<Self>) -> Result<usize, StoreError> {
-        let keys = self.store.take_due(self.now(), BATCH);
+        let keys = self.store.take_due(Lane::Look, self.now(), BATCH);
         let taken = keys.len();
         if taken == 0 {
             return Ok(0);

@@ -1,11 +1,31 @@
 //! Triggers by SMS: what waits for its turn is handed to the gateway as it has room, and what it tells is
 //! recorded on the deliveries.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::delivery::{MessageId, ReceiptState};
-use crate::id::{Msisdn, TerminalKey};
+use tokio::sync::{mpsc, watch};
+
+use super::fanout::decide_all;
+use super::{Engine, Recipient};
+use crate::delivery::{Context, MessageId, Order, Reason, ReceiptState, Terminal};
+use crate::id::{Method, Msisdn, SubscriberId, TerminalKey};
+use crate::store::{Lane, Scope, StoreError};
+
+/// Terminals whose turn is decided in one commit.
+const BATCH: usize = 200;
+
+/// Events that are recorded in one commit.
+const EVENTS: usize = 500;
+
+/// How often turns are looked for when none was due.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long the store is left alone after a failure.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Which trigger a short message carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,4 +87,235 @@ pub trait SmsOutbox: Send + Sync + 'static {
     /// Takes a trigger over. What becomes of it is told by exactly one of [`SmsEvent::Accepted`],
     /// [`SmsEvent::Refused`] and [`SmsEvent::Unsent`], unless the process ends before.
     fn submit(&self, message: ShortMessage);
+}
+
+impl Engine {
+    /// Hands triggers over as their turns come, until the shutdown. Without an outbox SMS is switched off: what
+    /// waits for a turn from before goes on otherwise.
+    pub async fn run_sms(
+        self: Arc<Self>,
+        outbox: Option<Arc<dyn SmsOutbox>>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        while !*shutdown.borrow() {
+            let room = match &outbox {
+                Some(outbox) => tokio::select! {
+                    room = outbox.room() => room,
+                    _ = shutdown.changed() => return,
+                },
+                None => BATCH,
+            };
+            let pause = match self.take_turns(room.min(BATCH), outbox.as_deref()).await {
+                Ok(0) => TICK,
+                Ok(_) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "triggers by SMS wait for the store");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = shutdown.changed() => {}
+            }
+        }
+    }
+
+    /// Decides about the terminals whose turn it is; gives how many there were.
+    async fn take_turns(&self, limit: usize, outbox: Option<&dyn SmsOutbox>) -> Result<usize, StoreError> {
+        let keys = self.store.take_due(Lane::Sms, self.now(), limit);
+        let taken = keys.len();
+        if taken == 0 {
+            return Ok(0);
+        }
+        let numbers = match outbox {
+            Some(_) => match self.numbers(&keys).await {
+                Ok(numbers) => Some(numbers),
+                Err(error) => {
+                    // What was taken from the queue goes back into it with whatever an update comes to.
+                    self.turn_of(keys, |_, _, _| {}).await?;
+                    return Err(error);
+                }
+            },
+            None => None,
+        };
+        let known: Option<Vec<TerminalKey>> = numbers.as_ref().map(|n| n.keys().copied().collect());
+        let work = self
+            .turn_of(keys, move |terminal, ctx, orders| {
+                let reachable = match &known {
+                    None => Err(Reason::SmsOff),
+                    Some(known) if known.contains(&terminal.key) => Ok(()),
+                    Some(_) => Err(Reason::NoMsisdn),
+                };
+                terminal.take_turn(reachable, ctx, orders);
+            })
+            .await?;
+        if let (Some(outbox), Some(numbers)) = (outbox, numbers) {
+            self.submit(&work, &numbers, outbox);
+        }
+        Ok(taken)
+    }
+
+    /// The MSISDNs of those terminals whose subscriber has one.
+    async fn numbers(&self, keys: &[TerminalKey]) -> Result<HashMap<TerminalKey, Msisdn>, StoreError> {
+        let read = async {
+            let mut numbers = HashMap::with_capacity(keys.len());
+            let mut asked: HashMap<SubscriberId, Option<Msisdn>> = HashMap::new();
+            for terminal in self.store.terminals(keys.to_vec()).await? {
+                let Some(credential) = terminal.credential else { continue };
+                let msisdn = match asked.get(&credential.subscriber) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let found = self.store.subscriber(&credential.subscriber).await?;
+                        let msisdn = found.and_then(|(subscriber, _)| subscriber.msisdn);
+                        asked.insert(credential.subscriber, msisdn.clone());
+                        msisdn
+                    }
+                };
+                numbers.extend(msisdn.map(|msisdn| (terminal.key, msisdn)));
+            }
+            Ok(numbers)
+        };
+        read.await.inspect_err(|_| self.metrics.store_failed())
+    }
+
+    /// Decides about terminals' deliveries by SMS; what goes on by UDP leaves at once, the rest is given back.
+    async fn turn_of(
+        &self,
+        keys: Vec<TerminalKey>,
+        mut decision: impl FnMut(&mut Terminal, &mut Context<'_>, &mut Vec<Order>) + Send + 'static,
+    ) -> Result<Vec<(Recipient, Vec<Order>)>, StoreError> {
+        let (work, failed) = self
+            .update(Scope::Terminals(keys), move |view, ctx| decide_all(view, ctx, &mut decision))
+            .await?;
+        for reason in failed {
+            self.metrics.failed(reason, 1);
+        }
+        let (mut by_udp, mut by_sms) = (Vec::new(), Vec::new());
+        for (recipient, orders) in work {
+            let (sms, udp): (Vec<_>, Vec<_>) = orders.into_iter().partition(|o| o.via == Method::Sms);
+            if !udp.is_empty() {
+                by_udp.push((recipient.clone(), udp));
+            }
+            if !sms.is_empty() {
+                by_sms.push((recipient, sms));
+            }
+        }
+        self.push_all(&by_udp);
+        Ok(by_sms)
+    }
+
+    /// Makes triggers and hands them over.
+    fn submit(
+        &self,
+        work: &[(Recipient, Vec<Order>)],
+        numbers: &HashMap<TerminalKey, Msisdn>,
+        outbox: &dyn SmsOutbox,
+    ) {
+        let catalogue = self.catalogue();
+        for (recipient, orders) in work {
+            let terminal = self.store.terminal_key(&recipient.btid);
+            let Some(to) = numbers.get(&terminal) else { continue };
+            let maker = match self.maker(&catalogue, recipient) {
+                Ok(maker) => maker,
+                Err(error) => {
+                    tracing::error!(%error, "a trigger cannot be made");
+                    continue;
+                }
+            };
+            for order in orders {
+                let Some(ltkm) = maker.make(order) else { continue };
+                self.metrics.built(1);
+                let tag = SmsTag { terminal, t: order.t };
+                outbox.submit(ShortMessage { to: to.clone(), ltkm, tag });
+            }
+        }
+    }
+
+    /// Records what becomes of short messages, until the gateway has ended and all that it told is recorded.
+    pub async fn run_sms_events(
+        self: Arc<Self>,
+        mut events: mpsc::Receiver<SmsEvent>,
+        gateway_ended: tokio::sync::oneshot::Receiver<()>,
+    ) {
+        let mut batch = Vec::with_capacity(EVENTS);
+        let mut gateway_ended = Some(gateway_ended);
+        loop {
+            let told = match &mut gateway_ended {
+                Some(ended) => tokio::select! {
+                    told = events.recv_many(&mut batch, EVENTS) => told,
+                    _ = ended => {
+                        gateway_ended = None;
+                        events.close();
+                        continue;
+                    }
+                },
+                None => events.recv_many(&mut batch, EVENTS).await,
+            };
+            if told == 0 {
+                return;
+            }
+            let accepted = batch.iter().filter(|e| matches!(e, SmsEvent::Accepted { .. })).count();
+            self.metrics.sent(Method::Sms, accepted as u64);
+            while let Err(error) = self.record_events(&batch).await {
+                if !error.is_retriable() {
+                    tracing::error!(%error, events = batch.len(), "what became of short messages is lost");
+                    break;
+                }
+                tracing::warn!(%error, "what became of short messages waits for the store");
+                tokio::time::sleep(RETRY).await;
+            }
+            batch.clear();
+        }
+    }
+
+    /// Records events on the deliveries that they are about, in their order.
+    async fn record_events(&self, events: &[SmsEvent]) -> Result<(), StoreError> {
+        let mut of: HashMap<TerminalKey, Vec<SmsEvent>> = HashMap::new();
+        for event in events {
+            let accepted_now = |id: &MessageId| {
+                events.iter().find_map(|e| match e {
+                    SmsEvent::Accepted { tag, ids } if ids.contains(id) => Some(tag.terminal),
+                    _ => None,
+                })
+            };
+            let terminal = match event {
+                SmsEvent::Accepted { tag, .. } | SmsEvent::Refused { tag, .. } | SmsEvent::Unsent { tag } => {
+                    Some(tag.terminal)
+                }
+                // A receipt may overtake the record of its message's name.
+                SmsEvent::Receipt { id, .. } => {
+                    self.store.terminal_of_message(id).or_else(|| accepted_now(id))
+                }
+            };
+            match (terminal, event) {
+                (Some(terminal), event) => of.entry(terminal).or_default().push(event.clone()),
+                (None, SmsEvent::Receipt { id, state }) => {
+                    tracing::info!(
+                        message = id.as_str(),
+                        state = state.as_str(),
+                        "a receipt for an unknown message"
+                    );
+                }
+                (None, _) => {}
+            }
+        }
+        if of.is_empty() {
+            return Ok(());
+        }
+        let keys = of.keys().copied().collect();
+        self.turn_of(keys, move |terminal, ctx, orders| {
+            for event in of.get(&terminal.key).into_iter().flatten() {
+                match event {
+                    SmsEvent::Accepted { tag, ids } => terminal.sms_accepted(tag.t, ids),
+                    SmsEvent::Refused { tag, .. } => terminal.sms_refused(tag.t, ctx, orders),
+                    SmsEvent::Unsent { tag } => terminal.sms_unsent(tag.t, ctx, orders),
+                    SmsEvent::Receipt { id, state } => {
+                        terminal.sms_receipt(id, *state, ctx, orders);
+                    }
+                }
+            }
+        })
+        .await?;
+        Ok(())
+    }
 }

@@ -246,7 +246,7 @@ impl Engine {
         }
     }
 
-    /// Makes a terminal pull: a trigger LTKM by UDP.
+    /// Makes a terminal pull: a trigger LTKM by SMS if that is in its set, else by UDP.
     ///
     /// # Errors
     /// Unknown B-TID or service; the terminal is not registered, or its set has no method for it.

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use super::{Code, Item, Outcome, item, rides};
 use crate::delivery::{Context, Terminal};
-use crate::id::{KeyDomainId, MskId};
+use crate::id::{KeyDomainId, Method, MskId};
 
-/// Brings a terminal the keys that it asks for. Key Number 0 asks for the group's current key.
+/// Brings a terminal the keys that it asks for. Key Number 0 asks for the group's current key, and brings a
+/// terminal that UDP cannot reach the group's other keys that were under way to it.
 pub fn msk_request(
     terminal: &mut Terminal,
     address: IpAddr,
@@ -38,9 +39,17 @@ pub fn msk_request(
             items.push(Item::bare(Code::Ok));
             continue;
         }
-        served.push((no, key.number));
+        terminal.pulled(&[no], false, ctx);
+        let mut keys = vec![std::sync::Arc::clone(key)];
+        // A request for the group, not for one key of it, is the one that other outstanding keys of it wait
+        // for when the set has no way to push them.
+        if msk_id.number() == 0 && !terminal.set(ctx.rules).contains(Method::Udp) {
+            keys.extend(terminal.outstanding(entry, key.number, ctx.now));
+            keys.sort_by_key(|k| entry.age_rank(k.number));
+        }
+        served.extend(keys.iter().map(|k| (no, k.number)));
         let mut orders = Vec::new();
-        terminal.deliver(entry, std::slice::from_ref(key), ctx, &mut orders);
+        terminal.deliver(entry, &keys, ctx, &mut orders);
         items.push(item(orders, &mut push));
     }
     terminal.contact(&served, rides(&items), ctx, &mut push);

@@ -24,8 +24,10 @@ pub fn register(
     for other in others {
         other.end(ctx.now);
     }
-    terminal.renew(set, address, ctx.now);
     let catalogue = ctx.catalogue;
+    let named: Vec<_> = services.iter().filter_map(|id| catalogue.by_id(id)).map(|s| s.service.no).collect();
+    terminal.pulled(&named, true, ctx);
+    terminal.renew(set, address, ctx.now);
     let (mut items, mut push, mut served) = (Vec::with_capacity(services.len()), Vec::new(), Vec::new());
     for (i, id) in services.iter().enumerate() {
         let Some(entry) = catalogue.by_id(id) else {

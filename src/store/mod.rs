@@ -19,7 +19,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::{Delivery, State, Terminal};
+use crate::delivery::{Delivery, MessageId, State, Terminal};
 use crate::id::{BTid, JobId, MethodSet, Msisdn, ServiceId, ServiceNo, SubscriberId, TerminalKey};
 use crate::keys::{Catalogue, Msk, Service};
 use crate::time::Timestamp;
@@ -291,6 +291,15 @@ pub struct DeliveryFilter {
     pub terminal: Option<BTid>,
 }
 
+/// What a terminal is due for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// A look at its deliveries: a wait is over ([`Terminal::next_due`]).
+    Look,
+    /// Its turn by SMS ([`Terminal::next_turn`]).
+    Sms,
+}
+
 /// Where a list goes on: the terminal's key and the place within its deliveries.
 pub type Cursor = (TerminalKey, u32);
 
@@ -345,12 +354,15 @@ pub trait Store: Send + Sync + 'static {
     /// one another; a decision sees every change that was decided before it.
     fn update(&self, scope: Scope, decide: Decide) -> StoreFuture<'_, ()>;
 
-    /// Takes terminals that have something due, the earliest first, at most `limit`. Each is given out once
+    /// Takes terminals that are due in a lane, the earliest first, at most `limit`. Each is given out once
     /// until a later update gives it a new due time; after a restart all that is due comes again.
-    fn take_due(&self, now: Timestamp, limit: usize) -> Vec<TerminalKey>;
+    fn take_due(&self, lane: Lane, now: Timestamp, limit: usize) -> Vec<TerminalKey>;
 
-    /// When the earliest due time is that is known now.
-    fn next_due(&self) -> Option<Timestamp>;
+    /// When the earliest due time of a lane is that is known now.
+    fn next_due(&self, lane: Lane) -> Option<Timestamp>;
+
+    /// The terminal that a short message went to, among the million latest.
+    fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey>;
 
     /// Registered terminals in the order of their keys, those behind `after`, at most `limit`.
     fn list_terminals(

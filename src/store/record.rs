@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::codec::{Damaged, Reader, put_near, put_octets, put_option, put_varint, unzigzag, zigzag};
 use super::{Job, JobKind, JobState, Members, Subscriber};
-use crate::delivery::{Delivery, Kind, Reason, Registration, State, Terminal};
+use crate::delivery::{
+    Delivery, Kind, MessageId, Reason, ReceiptState, Registration, SmsLedger, SmsLeg, State, Terminal,
+};
 use crate::gba::{Credential, GbaType};
 use crate::id::{
     BTid, JobId, KeyDomainId, Method, MethodSet, Msisdn, ServiceId, ServiceNo, SubscriberId, TerminalKey,
@@ -27,21 +29,31 @@ fn method(octet: u8) -> Read<Method> {
     Method::from_type(octet).ok_or(Damaged)
 }
 
+/// Version octet of the state of a terminal that was sent short messages: its ledger follows. Most never are.
+const WITH_LEDGER: u8 = 2;
+
 /// What changes with every request and every fan-out: counter, registration, deliveries. It outlives the
 /// credential.
 pub(crate) fn put_state(out: &mut Vec<u8>, t: &Terminal) {
-    out.push(VERSION);
+    let ledger = t.ledger != SmsLedger::default();
+    out.push(if ledger { WITH_LEDGER } else { VERSION });
     put_varint(out, t.next_t);
     put_option(out, t.registration.as_ref(), put_registration);
     put_varint(out, t.deliveries.len() as u64);
     for d in &t.deliveries {
         put_delivery(out, d);
     }
+    if ledger {
+        put_time(out, t.ledger.since);
+        put_near(out, t.ledger.since.0, t.ledger.last.0);
+        put_varint(out, u64::from(t.ledger.count));
+    }
 }
 
 /// Reads [`put_state`] into a terminal without a credential.
 pub(crate) fn read_state(key: TerminalKey, octets: &[u8]) -> Read<Terminal> {
-    let mut r = Reader::new(octets, VERSION)?;
+    let has_ledger = octets.first() == Some(&WITH_LEDGER);
+    let mut r = Reader::new(octets, if has_ledger { WITH_LEDGER } else { VERSION })?;
     let next_t = r.varint()?;
     let registration = r.option(read_registration)?;
     let n = r.count(8)?;
@@ -50,8 +62,17 @@ pub(crate) fn read_state(key: TerminalKey, octets: &[u8]) -> Read<Terminal> {
     for _ in 0..n {
         deliveries.push(read_delivery(&mut r)?);
     }
+    let mut ledger = SmsLedger::default();
+    if has_ledger {
+        ledger.since = Timestamp(r.varint()?);
+        ledger.last = Timestamp(r.near(ledger.since.0)?);
+        ledger.count = r.number()?;
+        if ledger == SmsLedger::default() {
+            return Err(Damaged);
+        }
+    }
     r.end()?;
-    Ok(Terminal { key, credential: None, registration, next_t, deliveries })
+    Ok(Terminal { key, credential: None, registration, next_t, deliveries, ledger })
 }
 
 fn put_registration(out: &mut Vec<u8>, r: &Registration) {
@@ -90,17 +111,28 @@ fn read_registration(r: &mut Reader<'_>) -> Read<Registration> {
     Ok(Registration { set, address, services, registered_at, last_seen })
 }
 
-/// Flags in a delivery's second octet, above 2 bits of method and 3 bits of error.
+/// Flags in a delivery's first octet, above 2 bits of kind and 3 bits of state: it has a way by SMS; the
+/// fourth bit of its error.
+const HAS_SMS: u8 = 1 << 5;
+const ERROR_8: u8 = 1 << 6;
+
+/// Flags in a delivery's second octet, above 2 bits of method and the lower 3 bits of error.
 const HAS_DUE: u8 = 1 << 5;
 const HAS_VERIFIED: u8 = 1 << 6;
 const HAS_JOB: u8 = 1 << 7;
 
 fn put_delivery(out: &mut Vec<u8>, d: &Delivery) {
     let flag = |present: bool, bit: u8| if present { bit } else { 0 };
-    out.push(d.kind as u8 | (d.state as u8) << 2);
+    let error = d.error.map_or(0, |e| e as u8);
+    out.push(
+        d.kind as u8
+            | (d.state as u8) << 2
+            | flag(d.sms.is_some(), HAS_SMS)
+            | flag(error & 0b1000 != 0, ERROR_8),
+    );
     out.push(
         d.method.map_or(0, |m| m as u8 + 1)
-            | d.error.map_or(0, |e| e as u8) << 2
+            | (error & 0b111) << 2
             | flag(d.next_due.is_some(), HAS_DUE)
             | flag(d.verified.is_some(), HAS_VERIFIED)
             | flag(d.job.is_some(), HAS_JOB),
@@ -128,18 +160,59 @@ fn put_delivery(out: &mut Vec<u8>, d: &Delivery) {
         put_varint(out, zigzag(t.wrapping_sub(last)) << 2 | via as u64);
         last = t;
     }
+    if let Some(leg) = &d.sms {
+        put_leg(out, leg, d.updated);
+    }
+}
+
+fn put_leg(out: &mut Vec<u8>, leg: &SmsLeg, near: Timestamp) {
+    put_varint(out, u64::from(leg.t));
+    out.push(leg.attempts);
+    out.push(leg.barred.map_or(0, |reason| reason as u8));
+    put_option(out, leg.turn, |out, turn| put_near(out, near.0, turn.0));
+    put_option(out, leg.receipt, |out, (state, at)| {
+        out.push(state as u8);
+        put_near(out, near.0, at.0);
+    });
+    put_varint(out, leg.ids.len() as u64);
+    for id in &leg.ids {
+        put_octets(out, id.as_str().as_bytes());
+    }
+}
+
+fn read_leg(r: &mut Reader<'_>, near: Timestamp) -> Read<SmsLeg> {
+    let t = r.number()?;
+    let attempts = r.octet()?;
+    let barred = match r.octet()? {
+        0 => None,
+        n => Some(Reason::from_octet(n).ok_or(Damaged)?),
+    };
+    let turn = r.option(|r| r.near(near.0).map(Timestamp))?;
+    let receipt = r.option(|r| {
+        let state = ReceiptState::from_octet(r.octet()?).ok_or(Damaged)?;
+        Ok((state, Timestamp(r.near(near.0)?)))
+    })?;
+    let n = r.count(2)?;
+    let mut ids = Vec::with_capacity(n);
+    for _ in 0..n {
+        ids.push(r.text(MessageId::new)?);
+    }
+    Ok(SmsLeg { t, attempts, turn, ids, receipt, barred })
 }
 
 fn read_delivery(r: &mut Reader<'_>) -> Read<Delivery> {
     let first = r.octet()?;
     let second = r.octet()?;
     let kind = Kind::from_octet(first & 0b11).ok_or(Damaged)?;
-    let state = State::from_octet(first >> 2).ok_or(Damaged)?;
+    let state = State::from_octet(first >> 2 & 0b111).ok_or(Damaged)?;
+    if first & 1 << 7 != 0 {
+        return Err(Damaged);
+    }
     let carried = match second & 0b11 {
         0 => None,
         n => Some(method(n - 1)?),
     };
-    let error = match second >> 2 & 0b111 {
+    let error = match second >> 2 & 0b111 | (first & ERROR_8) >> 3 {
         0 => None,
         n => Some(Reason::from_octet(n).ok_or(Damaged)?),
     };
@@ -165,6 +238,7 @@ fn read_delivery(r: &mut Reader<'_>) -> Read<Delivery> {
         last = last.wrapping_add(unzigzag(coded >> 2));
         out.push((u32::try_from(last).map_err(|_| Damaged)?, method((coded & 0b11) as u8)?));
     }
+    let sms = if first & HAS_SMS != 0 { Some(Box::new(read_leg(r, updated)?)) } else { None };
     Ok(Delivery {
         service,
         number,
@@ -180,6 +254,7 @@ fn read_delivery(r: &mut Reader<'_>) -> Read<Delivery> {
         verified,
         job,
         out,
+        sms,
     })
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use ltkmd::delivery::State;
 use ltkmd::id::{JobId, Method, MethodSet, ServiceNo};
 use ltkmd::store::{
-    CatalogueWrite, Counts, DeliveryFilter, Job, JobKind, JobState, Members, Scope, Store, TerminalFilter,
+    CatalogueWrite, Counts, DeliveryFilter, Job, JobKind, JobState, Lane, Members, Scope, Store,
+    TerminalFilter,
 };
 use ltkmd::time::Timestamp;
 
@@ -360,18 +361,18 @@ pub(crate) fn what_is_due_comes_at_its_time_and_once<F: Factory>() {
             .unwrap();
         let due = terminal(&store, 0).await.next_due().unwrap();
         let late = due + Duration::from_secs(1);
-        assert!(store.take_due(due - Duration::from_millis(1), 9).is_empty());
-        assert!(store.next_due().is_some_and(|at| at >= due && at <= late));
+        assert!(store.take_due(Lane::Look, due - Duration::from_millis(1), 9).is_empty());
+        assert!(store.next_due(Lane::Look).is_some_and(|at| at >= due && at <= late));
         let key = store.terminal_key(&btid(0));
-        assert_eq!(store.take_due(late, 9), [key]);
-        assert!(store.take_due(late, 9).is_empty());
+        assert_eq!(store.take_due(Lane::Look, late, 9), [key]);
+        assert!(store.take_due(Lane::Look, late, 9).is_empty());
         // Looked at too early and left as it is: it comes again at its time.
         update(&store, Scope::Terminals(vec![key]), |_| ()).await.unwrap();
-        assert_eq!(store.take_due(late, 9), [key]);
+        assert_eq!(store.take_due(Lane::Look, late, 9), [key]);
         update(&store, Scope::Terminals(vec![key]), move |v| v.terminals[0].deliveries[0].next_due = None)
             .await
             .unwrap();
-        assert!(store.take_due(Timestamp::MAX, 9).is_empty());
+        assert!(store.take_due(Lane::Look, Timestamp::MAX, 9).is_empty());
     });
 }
 
@@ -386,14 +387,14 @@ pub(crate) fn what_is_due_comes_again_after_reopening<F: Factory>() {
                 .unwrap();
         });
         let key = store.terminal_key(&btid(1));
-        assert_eq!(store.take_due(Timestamp::MAX, 9), [key]);
+        assert_eq!(store.take_due(Lane::Look, Timestamp::MAX, 9), [key]);
         key
     };
     let store = place.open();
     let begun = std::time::Instant::now();
     let mut taken = Vec::new();
     while taken.is_empty() && begun.elapsed() < Duration::from_secs(30) {
-        taken = store.take_due(Timestamp::MAX, 9);
+        taken = store.take_due(Lane::Look, Timestamp::MAX, 9);
         std::thread::yield_now();
     }
     assert_eq!(taken, [key]);

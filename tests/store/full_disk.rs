@@ -138,5 +138,5 @@ fn what_was_due_and_refused_comes_again() {
     let store = EmbeddedStore::open_with_reserve(dir.path(), Some([7; 32]), u64::MAX).unwrap();
     let key = store.terminal_key(&btid(0));
     assert!(run(update(&store, Scope::Terminals(vec![key]), |_| ())).is_err());
-    assert_eq!(store.take_due(ltkmd::time::Timestamp::MAX, 9), [key]);
+    assert_eq!(store.take_due(ltkmd::store::Lane::Look, ltkmd::time::Timestamp::MAX, 9), [key]);
 }

@@ -90,6 +90,7 @@ pub(crate) fn rules() -> Rules {
         first_timeout: Duration::from_secs(2),
         sms_alone: SmsAlone::Accept,
         lead_time: Duration::from_secs(600),
+        sms: None,
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Mutex;
 
-use crate::delivery::{Delivery, Terminal};
+use crate::delivery::{Delivery, MessageId, Terminal};
 use crate::id::{BTid, JobId, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
 use crate::store::{
-    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, EmbeddedStore, Job, Scope, Sealer, Store,
+    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, EmbeddedStore, Job, Lane, Scope, Sealer, Store,
     StoreError, StoreFuture, Subscriber, TerminalFilter,
 };
 use crate::time::Timestamp;
@@ -57,11 +57,14 @@ impl Store for Faulty {
             None => self.inner.update(scope, decide),
         }
     }
-    fn take_due(&self, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
-        self.inner.take_due(now, limit)
+    fn take_due(&self, lane: Lane, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
+        self.inner.take_due(lane, now, limit)
     }
-    fn next_due(&self) -> Option<Timestamp> {
-        self.inner.next_due()
+    fn next_due(&self, lane: Lane) -> Option<Timestamp> {
+        self.inner.next_due(lane)
+    }
+    fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
+        self.inner.terminal_of_message(id)
     }
     fn list_terminals(
         &self,

@@ -85,6 +85,7 @@ impl World {
                 first_timeout: Duration::from_secs(2),
                 sms_alone: SmsAlone::Accept,
                 lead_time: Duration::from_secs(600),
+                sms: None,
             },
             identity: Identity { fqdn: "bmsc.example.com".to_owned(), id_type: mikey::IdType::NAI },
             retain: Duration::from_secs(24 * 3600),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fjall::{PersistMode, Slice};
 
+use super::shared::Hints;
 use super::spaces::{Raw, Spaces, damaged, member_key, small, unavailable};
 use super::tally::Tally;
 use crate::delivery::Terminal;
@@ -38,8 +39,8 @@ pub(super) struct Batch {
     subscribers: HashMap<SubscriberId, SubscriberRecord>,
     jobs: BTreeMap<JobId, Job>,
     small: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// Due times that become known with the commit.
-    pub(super) due: Vec<(Timestamp, TerminalKey)>,
+    /// What the queues in memory get to know with the commit.
+    pub(super) hints: Hints,
     /// The counters as the commit leaves them.
     pub(super) totals: Totals,
     totals_dirty: bool,
@@ -57,7 +58,7 @@ impl Batch {
             subscribers: HashMap::new(),
             jobs: BTreeMap::new(),
             small: BTreeMap::new(),
-            due: Vec::new(),
+            hints: Hints::default(),
             totals,
             totals_dirty: false,
             now: Timestamp::now(),
@@ -82,7 +83,7 @@ impl Batch {
         self.subscribers.clear();
         self.jobs.clear();
         self.small.clear();
-        self.due.clear();
+        self.hints.clear();
         self.totals_dirty = false;
         self.now = Timestamp::now();
     }
@@ -177,10 +178,14 @@ impl Batch {
         // Who looks at what is due took it from the queue: it is put in again, even at the same time.
         let refeed = matches!(scope, Scope::Terminals(_));
         let repeats = !matches!(scope, Scope::Terminals(_) | Scope::Page(..));
-        let mut due = Vec::new();
+        let mut hints = Hints::default();
         let mut changes = std::mem::take(&mut self.changes);
         changes.clear();
-        let mut unchanged = |t: &Terminal| due.extend(t.next_due().filter(|_| refeed).map(|at| (at, t.key)));
+        let mut unchanged = |t: &Terminal| {
+            if refeed {
+                hints.of(t);
+            }
+        };
         self.find_changes(spaces, read, view.terminals, &mut changes, &mut unchanged)?;
         if repeats {
             keep_last(&mut changes);
@@ -215,10 +220,10 @@ impl Batch {
         }
         self.subscribers.extend(subscribers);
         for change in changes.drain(..) {
-            self.stage(change, refeed, &mut due);
+            self.stage(change, refeed, &mut hints);
         }
         self.changes = changes;
-        self.due.append(&mut due);
+        self.hints.append(hints);
         Ok(())
     }
 
@@ -306,7 +311,7 @@ impl Batch {
         Ok(())
     }
 
-    fn stage(&mut self, change: Change, refeed: bool, due: &mut Vec<(Timestamp, TerminalKey)>) {
+    fn stage(&mut self, change: Change, refeed: bool, hints: &mut Hints) {
         let Change { raw, new, before, after, .. } = change;
         let (old, now) = (services(&before), services(&after));
         if old != now {
@@ -317,8 +322,10 @@ impl Batch {
                 self.members.insert((*no, after.key), true);
             }
         }
-        if let Some(at) = after.next_due().filter(|at| refeed || before.next_due() != Some(*at)) {
-            due.push((at, after.key));
+        if refeed {
+            hints.of(&after);
+        } else {
+            hints.of_change(&before, &after);
         }
         let staged = self.terminals.entry(after.key).or_default();
         staged.credential_dirty |= raw.credential != new.credential;

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::batch::{Batch, load_totals};
 use super::catalogue;
 use super::scope;
-use super::shared::Shared;
+use super::shared::{Hints, Shared};
 use super::spaces::Spaces;
 use crate::id::TerminalKey;
 use crate::store::{CatalogueWrite, Decide, Scope, StoreError};
@@ -122,7 +122,8 @@ impl Committer {
     /// Terminals that were taken from the queue and not looked at come again.
     fn again(&self, due: Vec<TerminalKey>) {
         let at = Timestamp::now() + AGAIN;
-        self.shared.feed(due.into_iter().map(|key| (at, key)));
+        let looks = due.into_iter().map(|key| (at, key)).collect();
+        self.shared.feed(&mut Hints { looks, ..Hints::default() });
     }
 
     /// The database, while nothing failed and the disk has room.
@@ -167,7 +168,7 @@ impl Committer {
             Ok(()) => {
                 self.shared.publish(&self.batch.totals);
                 self.shared.note_jobs(self.batch.jobs());
-                self.shared.feed(self.batch.due.drain(..));
+                self.shared.feed(&mut self.batch.hints);
                 for (done, _) in self.waiting.drain(..) {
                     let _ = done.send(Ok(()));
                 }

@@ -9,6 +9,7 @@ mod catalogue;
 mod committer;
 mod due;
 mod lists;
+mod messages;
 mod open;
 mod recent;
 mod scope;
@@ -28,10 +29,10 @@ use self::committer::{Command, Committer};
 use self::shared::Shared;
 use self::spaces::Spaces;
 use super::{
-    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, Job, Scope, Sealer, Store, StoreError,
+    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, Job, Lane, Scope, Sealer, Store, StoreError,
     StoreFuture, Subscriber, TerminalFilter,
 };
-use crate::delivery::{Delivery, Terminal};
+use crate::delivery::{Delivery, MessageId, Terminal};
 use crate::id::{BTid, JobId, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
 use crate::time::Timestamp;
@@ -189,12 +190,16 @@ impl Store for EmbeddedStore {
         self.command(|done| Command::Update(scope, decide, done))
     }
 
-    fn take_due(&self, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
-        self.shared.take_due(now, limit)
+    fn take_due(&self, lane: Lane, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
+        self.shared.take_due(lane, now, limit)
     }
 
-    fn next_due(&self) -> Option<Timestamp> {
-        self.shared.next_due()
+    fn next_due(&self, lane: Lane) -> Option<Timestamp> {
+        self.shared.next_due(lane)
+    }
+
+    fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
+        self.shared.terminal_of_message(id)
     }
 
     fn list_terminals(

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::catalogue;
 use super::due::DueQueue;
+use super::messages::Messages;
 use super::scope::terminal_key;
 use super::spaces::{Spaces, unavailable};
+use crate::delivery::{MessageId, Terminal};
 use crate::id::{JobId, TerminalKey};
 use crate::store::record::{self, Totals};
-use crate::store::{Counts, Job, Sealer, StoreError};
+use crate::store::{Counts, Job, Lane, Sealer, StoreError};
 use crate::time::Timestamp;
 
 /// Commit times that are kept until somebody takes them.
@@ -32,7 +34,9 @@ pub(super) struct Shared {
     reserve: u64,
     spaces: RwLock<Option<Arc<Spaces>>>,
     counts: RwLock<Counts>,
-    due: Mutex<DueQueue>,
+    looks: Mutex<DueQueue>,
+    turns: Mutex<DueQueue>,
+    messages: Mutex<Messages>,
     times: Mutex<Vec<f64>>,
     /// Raised to end a running scan.
     scan: AtomicU64,
@@ -40,6 +44,50 @@ pub(super) struct Shared {
     pub(super) next_job: AtomicU64,
     /// Jobs with something left to do.
     open_jobs: Mutex<BTreeSet<JobId>>,
+}
+
+/// What the queues in memory are fed with.
+#[derive(Debug, Default)]
+pub(super) struct Hints {
+    /// When whose deliveries have to be looked at.
+    pub(super) looks: Vec<(Timestamp, TerminalKey)>,
+    /// When whose turn by SMS comes.
+    pub(super) turns: Vec<(Timestamp, TerminalKey)>,
+    /// Which terminal a short message went to.
+    pub(super) messages: Vec<(MessageId, TerminalKey)>,
+}
+
+impl Hints {
+    /// Everything that a terminal's record tells.
+    pub(super) fn of(&mut self, t: &Terminal) {
+        self.looks.extend(t.next_due().map(|at| (at, t.key)));
+        self.turns.extend(t.next_turn().map(|at| (at, t.key)));
+        let legs = t.deliveries.iter().filter_map(|d| d.sms.as_deref());
+        self.messages.extend(legs.flat_map(|leg| &leg.ids).map(|id| (id.clone(), t.key)));
+    }
+
+    /// What a change tells that was not known before.
+    pub(super) fn of_change(&mut self, before: &Terminal, after: &Terminal) {
+        let news = |new: Option<Timestamp>, old| new.filter(|at| old != Some(*at));
+        self.looks.extend(news(after.next_due(), before.next_due()).map(|at| (at, after.key)));
+        self.turns.extend(news(after.next_turn(), before.next_turn()).map(|at| (at, after.key)));
+        for leg in after.deliveries.iter().filter_map(|d| d.sms.as_deref()) {
+            self.messages.extend(leg.ids.iter().map(|id| (id.clone(), after.key)));
+        }
+    }
+
+    /// Adds others behind these.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.looks.append(&mut other.looks);
+        self.turns.append(&mut other.turns);
+        self.messages.append(&mut other.messages);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.looks.clear();
+        self.turns.clear();
+        self.messages.clear();
+    }
 }
 
 /// A lock whose holder cannot leave it half changed.
@@ -63,7 +111,9 @@ impl Shared {
             reserve,
             spaces: RwLock::new(Some(spaces)),
             counts: RwLock::default(),
-            due: Mutex::default(),
+            looks: Mutex::default(),
+            turns: Mutex::default(),
+            messages: Mutex::default(),
             times: Mutex::default(),
             scan: AtomicU64::new(0),
             scanner: Mutex::default(),
@@ -136,19 +186,38 @@ impl Shared {
         self.counts.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn feed(&self, entries: impl Iterator<Item = (Timestamp, TerminalKey)>) {
-        let mut due = lock(&self.due);
-        for (at, key) in entries {
-            due.feed(at, key);
+    fn lane(&self, lane: Lane) -> &Mutex<DueQueue> {
+        match lane {
+            Lane::Look => &self.looks,
+            Lane::Sms => &self.turns,
         }
     }
 
-    pub(super) fn take_due(&self, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
-        lock(&self.due).take(now, limit)
+    /// Lets the queues know what a commit or a scan found.
+    pub(super) fn feed(&self, hints: &mut Hints) {
+        let mut looks = lock(&self.looks);
+        hints.looks.drain(..).for_each(|(at, key)| looks.feed(at, key));
+        drop(looks);
+        if !hints.turns.is_empty() {
+            let mut turns = lock(&self.turns);
+            hints.turns.drain(..).for_each(|(at, key)| turns.feed(at, key));
+        }
+        if !hints.messages.is_empty() {
+            let mut messages = lock(&self.messages);
+            hints.messages.drain(..).for_each(|(id, key)| messages.feed(id, key));
+        }
     }
 
-    pub(super) fn next_due(&self) -> Option<Timestamp> {
-        lock(&self.due).next()
+    pub(super) fn take_due(&self, lane: Lane, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
+        lock(self.lane(lane)).take(now, limit)
+    }
+
+    pub(super) fn next_due(&self, lane: Lane) -> Option<Timestamp> {
+        lock(self.lane(lane)).next()
+    }
+
+    pub(super) fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
+        lock(&self.messages).terminal(id)
     }
 
     pub(super) fn note_commit(&self, took: Duration) {
@@ -182,7 +251,9 @@ impl Shared {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        lock(&self.due).clear();
+        lock(&self.looks).clear();
+        lock(&self.turns).clear();
+        lock(&self.messages).clear();
         let spaces = Arc::new(Spaces::open(&self.db_dir).map_err(unavailable)?);
         self.spaces.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&spaces));
         Ok(spaces)
@@ -212,20 +283,20 @@ impl Shared {
             if self.scan.load(Ordering::Acquire) != turn {
                 return Ok(fed);
             }
-            let mut due = Vec::new();
+            let mut hints = Hints::default();
             let mut last = None;
             for guard in spaces.state.range(begin.0..).take(SCAN_PAGE) {
                 let (key, octets) = guard.into_inner().map_err(unavailable)?;
                 let key = terminal_key(&key)?;
                 match record::read_state(key, &octets) {
-                    Ok(terminal) => due.extend(terminal.next_due().map(|at| (at, key))),
+                    Ok(terminal) => hints.of(&terminal),
                     // One broken record does not stop the resends of all others.
                     Err(_) => tracing::error!(?key, "a damaged record"),
                 }
                 last = Some(key);
             }
-            fed += due.len() as u64;
-            self.feed(due.into_iter());
+            fed += hints.looks.len() as u64;
+            self.feed(&mut hints);
             from = last.and_then(TerminalKey::next);
         }
         Ok(fed)

@@ -34,6 +34,15 @@ fn registrations() -> impl Strategy<Value = Registration> {
     )
 }
 
+fn legs() -> impl Strategy<Value = SmsLeg> {
+    let id = "[!-~]{1,64}".prop_map(|text| MessageId::new(&text).expect("visible ASCII"));
+    let receipt = option::of((of(&ReceiptState::ALL), time()));
+    let barred = option::of(of(&Reason::ALL));
+    (any::<u32>(), any::<u8>(), option::of(time()), vec(id, 0..4), receipt, barred).prop_map(
+        |(t, attempts, turn, ids, receipt, barred)| SmsLeg { t, attempts, turn, ids, receipt, barred },
+    )
+}
+
 fn deliveries() -> impl Strategy<Value = Delivery> {
     let kinds = of(&[Kind::Key, Kind::Invalidate, Kind::TriggerMskRequest, Kind::TriggerRegister]);
     let what = (any::<u32>(), any::<u16>(), kinds, of(&State::ALL), option::of(of(&Reason::ALL)));
@@ -50,8 +59,8 @@ fn deliveries() -> impl Strategy<Value = Delivery> {
         option::of((time(), of(&Method::ALL))),
         option::of(any::<u64>()),
     );
-    (what, how, when).prop_map(
-        |((service, number, kind, state, error), (method, attempts, udp_attempts, out), when)| {
+    (what, how, when, option::of(legs())).prop_map(
+        |((service, number, kind, state, error), (method, attempts, udp_attempts, out), when, sms)| {
             let (queued, updated, next_due, verified, job) = when;
             Delivery {
                 service: ServiceNo(service),
@@ -68,19 +77,24 @@ fn deliveries() -> impl Strategy<Value = Delivery> {
                 verified,
                 job: job.map(JobId),
                 out,
+                sms: sms.map(Box::new),
             }
         },
     )
 }
 
 fn terminals() -> impl Strategy<Value = Terminal> {
-    (key(), option::of(registrations()), any::<u64>(), vec(deliveries(), 0..5)).prop_map(
-        |(key, registration, next_t, deliveries)| Terminal {
+    let ledger = (time(), time(), any::<u16>());
+    let ledger = ledger.prop_map(|(last, since, count)| SmsLedger { last, since, count });
+    let ledger = prop_oneof![Just(SmsLedger::default()), ledger];
+    (key(), option::of(registrations()), any::<u64>(), vec(deliveries(), 0..5), ledger).prop_map(
+        |(key, registration, next_t, deliveries, ledger)| Terminal {
             key,
             credential: None,
             registration,
             next_t,
             deliveries,
+            ledger,
         },
     )
 }
@@ -307,6 +321,7 @@ fn the_state_of_a_registered_terminal_with_one_delivery_is_small() {
         first_timeout: Duration::from_secs(2),
         sms_alone: crate::delivery::SmsAlone::Accept,
         lead_time: Duration::ZERO,
+        sms: None,
     };
     t.renew(MethodSet::UDP, IpAddr::from([192, 0, 2, 1]), now);
     t.registration.as_mut().expect("just made").services.push(ServiceNo(1));
