@@ -458,32 +458,6 @@ fn a_job_finds_a_terminal_that_has_the_key_and_counts_it() {
 }
 
 #[test]
-fn a_cancelled_job_ends_what_waits_for_its_turn_and_nothing_else() {
-    let mut world = World::new();
-    world.register(&["a"], Some(BOTH));
-    world.add_key("a", 2, world.now, world.now + 24 * HOUR);
-    assert_eq!(world.update("a", 2).len(), 1);
-    let cancelled = |world: &mut World, job: u64, state: State, method: Option<Method>| {
-        let now = world.now;
-        let d = world.terminal.deliveries.last_mut().expect("the job's delivery");
-        (d.state, d.method, d.next_due) = (state, method, (state != State::AwaitingPull).then_some(now));
-        world.decide(|terminal, ctx| terminal.cancel_job(JobId(job), ctx.now));
-        world.terminal.deliveries.last().expect("it stays").state == State::Cancelled
-    };
-    for (job, state, method, ends) in [
-        (3, State::Queued, Some(Method::Sms), false),
-        (2, State::Sent, Some(Method::Udp), false),
-        (2, State::AwaitingPull, Some(Method::Sms), false),
-        (2, State::Queued, Some(Method::Http), false),
-        (2, State::Queued, Some(Method::Sms), true),
-    ] {
-        assert_eq!(cancelled(&mut world, job, state, method), ends, "job {job}, {state:?} by {method:?}");
-    }
-    let asked = world.msk_request(1, 0);
-    assert_eq!(asked.items[0].orders.len(), 1, "who asks for the key gets it");
-}
-
-#[test]
 fn an_older_job_that_comes_late_sends_nothing() {
     let mut world = World::new();
     world.register(&["b"], None);

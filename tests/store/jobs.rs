@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ltkmd::delivery::{Delivery, Kind, State};
+use ltkmd::delivery::{Delivery, Kind, SmsLimits, State};
 use ltkmd::id::{JobId, ServiceNo, TerminalKey};
 use ltkmd::store::{CatalogueWrite, Job, JobKind, JobState, Scope, Store};
 
@@ -33,7 +33,9 @@ fn sum(job: &Job) -> u64 {
 async fn queue(store: &impl Store, id: JobId, limit: usize) -> Vec<TerminalKey> {
     let visited = update(store, Scope::Page(id, limit), move |view| {
         for t in &mut view.terminals {
-            t.deliveries.push(Delivery::new(ServiceNo(1), 1, Kind::Key, Some(id), NOW));
+            let mut d = Delivery::new(ServiceNo(1), 1, Kind::Key, Some(id), NOW);
+            d.await_turn(NOW, &SmsLimits::default(), NOW);
+            t.deliveries.push(d);
         }
         view.terminals.iter().map(|t| t.key).collect()
     });

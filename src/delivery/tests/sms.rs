@@ -353,3 +353,24 @@ fn an_invalidation_never_goes_by_sms() {
     assert_eq!(world.terminal.next_turn(), None);
     assert_eq!(world.delivery(1, 1, Kind::Invalidate).state, State::AwaitingPull);
 }
+
+#[test]
+fn a_cancelled_job_ends_what_waits_for_its_turn_and_nothing_else() {
+    let cancel = |world: &mut World, job| world.decide(|t, ctx| t.cancel_job(JobId(job), ctx.now));
+    let mut world = World::behind(HTTP_SMS);
+    cancel(&mut world, 3);
+    assert_eq!(world.key(1, 2).state, State::Queued, "another job's");
+    cancel(&mut world, 2);
+    assert_eq!((world.key(1, 2).state, world.terminal.next_turn()), (State::Cancelled, None));
+    let brought: Vec<_> = world.msk_request(1, 0).items[0].orders.iter().map(|o| o.number).collect();
+    assert_eq!(brought, [2], "who asks for the key gets it");
+
+    let mut world = World::behind(HTTP_SMS);
+    world.triggered();
+    cancel(&mut world, 2);
+    assert!(world.key(1, 2).awaits_pull_by_sms(), "what went out goes on");
+
+    let mut world = World::behind(BOTH);
+    cancel(&mut world, 2);
+    assert_eq!(world.key(1, 2).state, State::Sent);
+}
