@@ -1,9 +1,11 @@
 //! `ctl job`, and following a job to its end.
 
+use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::Value;
 
 use super::Failure;
@@ -15,6 +17,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// How often a line tells how far it is where no bar can be drawn.
 const LINE: Duration = Duration::from_secs(5);
+
+/// Looks whose pace a bar tells: ten seconds.
+const SAMPLES: usize = 50;
 
 /// How long a daemon that answered before may be silent, restarting for instance.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -175,7 +180,7 @@ impl Progress {
 /// How the progress is shown meanwhile.
 enum Display {
     /// On a terminal.
-    Bar(ProgressBar),
+    Bar(Bar),
     /// Lines for people who read them later: the latest, and when it was written.
     Lines(Progress, Instant),
     /// The API's documents for programs, one a line.
@@ -186,7 +191,7 @@ impl Display {
     fn new(screen: &Screen<'_>, job: &Value) -> Self {
         match (screen.json, screen.bars) {
             (true, _) => Self::Documents,
-            (false, true) => Self::Bar(bar(job)),
+            (false, true) => Self::Bar(Bar::new(job)),
             // Nobody has to be told that it runs; that it is paused is told at once.
             (false, false) => {
                 Self::Lines(Progress { state: "running".to_owned(), ..Progress::of(job) }, Instant::now())
@@ -198,12 +203,7 @@ impl Display {
     fn show(&mut self, screen: &mut Screen<'_>, reply: &Reply, began: Instant) -> Result<(), Failure> {
         let progress = Progress::of(&reply.value);
         match self {
-            Self::Bar(bar) => {
-                bar.set_length(progress.total);
-                bar.set_position(progress.settled);
-                bar.set_style(style(progress.state == "paused"));
-                bar.set_message(progress.counts);
-            }
+            Self::Bar(bar) => bar.show(progress, Instant::now()),
             Self::Lines(told, at) => {
                 let turned = told.state != progress.state && !progress.is_over();
                 if turned || (*told != progress && at.elapsed() >= LINE) {
@@ -223,35 +223,76 @@ impl Display {
     /// Leaves what was shown as it is.
     fn leave(&self) {
         if let Self::Bar(bar) = self {
-            bar.abandon();
+            bar.bar.abandon();
         }
     }
 }
 
-/// A bar of this job, from where it is.
-fn bar(job: &Value) -> ProgressBar {
-    let progress = Progress::of(job);
-    let (id, service) = (cell(&job["id"]), cell(&job["service"]));
-    let what = match job["msk_id"].as_str() {
-        Some(msk_id) => format!("job {id}: key {msk_id} to the terminals of {service}"),
-        None => format!("job {id}: the registrations for {service} end"),
-    };
-    let bar = ProgressBar::new(progress.total).with_style(style(progress.state == "paused"));
-    let bar = bar.with_prefix(what).with_position(progress.settled);
-    // The rate is that of what it sees, not of what was there before.
-    bar.reset_eta();
-    bar.enable_steady_tick(LOOK);
-    bar
+/// A progress bar, and how fast it goes.
+struct Bar {
+    bar: ProgressBar,
+    /// What the bar says of the pace.
+    pace: Arc<Mutex<String>>,
+    /// How many were settled when, the latest last.
+    seen: VecDeque<(Instant, u64)>,
+}
+
+impl Bar {
+    /// A bar of this job.
+    fn new(job: &Value) -> Self {
+        let (id, service) = (cell(&job["id"]), cell(&job["service"]));
+        let what = match job["msk_id"].as_str() {
+            Some(msk_id) => format!("job {id}: key {msk_id} to the terminals of {service}"),
+            None => format!("job {id}: the registrations for {service} end"),
+        };
+        let pace = Arc::<Mutex<String>>::default();
+        let bar = ProgressBar::new(0).with_style(style(&pace)).with_prefix(what);
+        bar.enable_steady_tick(LOOK);
+        Self { bar, pace, seen: VecDeque::new() }
+    }
+
+    /// Shows how far the job is now.
+    fn show(&mut self, progress: Progress, now: Instant) {
+        if self.seen.len() == SAMPLES {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((now, progress.settled));
+        *self.pace.lock().expect("no holder of this lock panics") = pace(&progress, &self.seen);
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.settled);
+        self.bar.set_message(progress.counts);
+    }
 }
 
 /// What a bar looks like.
-fn style(paused: bool) -> ProgressStyle {
-    let pace = if paused { "paused" } else { "{per_sec}, {eta} to go" };
-    let template = format!(
-        "{{prefix}}\n[{{wide_bar}}] {{percent:>3}}%  {{human_pos}} of {{human_len}}  {pace}\n{{msg}}"
-    );
-    let style = ProgressStyle::with_template(&template).expect("both templates are constants");
-    style.progress_chars("=> ")
+fn style(pace: &Arc<Mutex<String>>) -> ProgressStyle {
+    let template =
+        "{prefix}\n[{wide_bar}] {percent:>3}%  {human_pos} of {human_len}  {pace}\n{elapsed}  {msg}";
+    let style = ProgressStyle::with_template(template).expect("the template is a constant");
+    let pace = Arc::clone(pace);
+    let pace = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // A line that cannot be written is a line that is not shown.
+        let _ = out.write_str(&pace.lock().expect("no holder of this lock panics"));
+    };
+    style.with_key("pace", pace).progress_chars("=> ")
+}
+
+/// How fast it went of late, and for how long it would go on like that.
+fn pace(progress: &Progress, seen: &VecDeque<(Instant, u64)>) -> String {
+    if progress.state == "paused" {
+        return "paused".to_owned();
+    }
+    let (Some(first), Some(last)) = (seen.front(), seen.back()) else { return String::new() };
+    let span = last.0.duration_since(first.0).as_secs_f64();
+    let settled = last.1.saturating_sub(first.1);
+    if settled == 0 || span == 0.0 {
+        return "waiting".to_owned();
+    }
+    let per_second = settled as f64 / span;
+    // Beyond a century it is no estimate.
+    let to_go = (progress.total.saturating_sub(last.1) as f64 / per_second).min(3e9);
+    let per_second = HumanCount(per_second.round() as u64);
+    format!("{per_second}/s, {} to go", HumanDuration(Duration::from_secs_f64(to_go)))
 }
 
 /// Follows a job to its end.
@@ -279,7 +320,8 @@ pub(super) async fn follow(api: &mut Api, screen: &mut Screen<'_>, id: u64) -> R
                 heard = Instant::now();
                 let changed = reply.raw != latest.raw;
                 latest = reply;
-                if changed {
+                // People are told of the time that passes, too.
+                if changed || !matches!(display, Display::Documents) {
                     display.show(screen, &latest, began)?;
                 }
             }
@@ -292,7 +334,7 @@ pub(super) async fn follow(api: &mut Api, screen: &mut Screen<'_>, id: u64) -> R
         }
     }
     if let Display::Bar(bar) = &display {
-        bar.finish_and_clear();
+        bar.bar.finish_and_clear();
     }
     if !screen.json {
         show(screen, &latest)?;
@@ -373,9 +415,15 @@ mod tests {
     }
 
     #[test]
-    fn both_styles_of_the_bar_are_templates() {
-        for paused in [false, true] {
-            style(paused);
-        }
+    fn a_bar_tells_the_pace_of_late() {
+        let began = Instant::now();
+        let seen = |ends: [u64; 2]| VecDeque::from([(began, ends[0]), (began + 2 * LINE, ends[1])]);
+        let progress = Progress::of(&job("running", json!({"queued": 234_000, "verified": 39_500})));
+        assert_eq!(pace(&progress, &seen([20_000, 39_500])), "1,950/s, 2 minutes to go");
+        assert_eq!(pace(&progress, &seen([39_500, 39_500])), "waiting");
+        assert_eq!(pace(&progress, &VecDeque::from([(began, 39_500)])), "waiting");
+        let paused = Progress { state: "paused".to_owned(), ..progress };
+        assert_eq!(pace(&paused, &seen([20_000, 39_500])), "paused");
+        style(&Arc::default());
     }
 }
