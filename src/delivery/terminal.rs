@@ -320,7 +320,7 @@ impl Terminal {
         }
     }
 
-    /// Keys of a service besides `current` that were promised to this terminal and are under way.
+    /// Keys of a service besides `current` that were promised to this terminal and wait for its pull.
     pub fn outstanding(
         &self,
         service: &ServiceKeys,
@@ -328,12 +328,16 @@ impl Terminal {
         now: Timestamp,
     ) -> Vec<std::sync::Arc<Msk>> {
         let no = service.service.no;
-        let under_way = |number: u16| {
+        let waits = |number: u16| {
             let d = self.deliveries.iter().find(|d| d.is(no, number, Kind::Key));
-            d.is_some_and(|d| d.state.is_open() || d.state == State::Failed)
+            d.is_some_and(|d| match d.state {
+                State::AwaitingPull | State::Failed | State::Queued => true,
+                State::Sent => d.awaits_pull_by_sms(),
+                _ => false,
+            })
         };
         let asked_for = |k: &&std::sync::Arc<Msk>| k.number != current && k.valid_to > now;
-        service.keys.iter().filter(asked_for).filter(|k| under_way(k.number)).cloned().collect()
+        service.keys.iter().filter(asked_for).filter(|k| waits(k.number)).cloned().collect()
     }
 
     /// Everything that is outstanding goes out when the terminal is heard of: keys that it lacks of services

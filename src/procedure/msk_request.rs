@@ -44,7 +44,8 @@ pub fn msk_request(
         // A request for the group, not for one key of it, is the one that other outstanding keys of it wait
         // for when the set has no way to push them.
         if msk_id.number() == 0 && !terminal.set(ctx.rules).contains(Method::Udp) {
-            keys.extend(terminal.outstanding(entry, key.number, ctx.now));
+            let outstanding = terminal.outstanding(entry, key.number, ctx.now);
+            keys.extend(outstanding.into_iter().filter(|k| !served.contains(&(no, k.number))));
             keys.sort_by_key(|k| entry.age_rank(k.number));
         }
         served.extend(keys.iter().map(|k| (no, k.number)));
