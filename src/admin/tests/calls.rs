@@ -289,6 +289,31 @@ async fn a_job_is_paused_resumed_and_cancelled_and_listed_by_its_state() {
 }
 
 #[tokio::test]
+async fn a_cancelled_job_takes_back_what_waits_for_its_turn_and_the_terminal_can_still_ask() {
+    let world = World::new().await;
+    world.provision().await;
+    world.register(&[1, 2]).await;
+    let rotated = world.call("POST", &format!("{SERVICE}/rotate"), Value::Null).await;
+    let path = format!("/v1/jobs/{}", rotated.body["job"]);
+    let until = async |state: &str| loop {
+        let job = world.get(&path).await.body;
+        if job["visited"] == 1 && job["states"][state] == 1 {
+            return job;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(until("queued").await["state"], "running", "it waits for its turn by SMS");
+    let cancelled = world.call("POST", &format!("{path}/cancel"), Value::Null).await;
+    assert_eq!((cancelled.status, &cancelled.body["terminals"]), (202, &json!(1)));
+    assert_eq!(until("cancelled").await["state"], "cancelled");
+    let deliveries = world.get("/v1/deliveries?state=queued").await.body;
+    assert_eq!(deliveries["items"], json!([]));
+    world.register(&[1, 2]).await;
+    let deliveries = world.get("/v1/deliveries?state=sent").await.body;
+    assert_eq!(deliveries["items"][0]["msk_id"], rotated.body["msk_id"]);
+}
+
+#[tokio::test]
 async fn the_end_of_a_deleted_services_registrations_cannot_be_cancelled() {
     let world = World::new().await;
     world.provision().await;

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::{AdminListener, Auth, serve};
 use crate::cli::client::{Client, Endpoint, body};
-use crate::delivery::{Rules, SmsAlone};
+use crate::delivery::{Rules, SmsAlone, SmsLimits};
 use crate::engine::{Engine, Identity, Outbox, Settings};
 use crate::id::{BTid, Method, ServiceId};
 use crate::metrics::Metrics;
@@ -79,13 +79,14 @@ impl World {
         let store = Arc::new(Faulty::new(store));
         let settings = Settings {
             rules: Rules {
-                preference: vec![Method::Http, Method::Udp],
+                preference: vec![Method::Http, Method::Udp, Method::Sms],
                 verify: true,
                 attempts: 4,
                 first_timeout: Duration::from_secs(2),
                 sms_alone: SmsAlone::Accept,
                 lead_time: Duration::from_secs(600),
-                sms: None,
+                // Turns are waited for, and come for nobody.
+                sms: Some(SmsLimits::default()),
             },
             identity: Identity { fqdn: "bmsc.example.com".to_owned(), id_type: mikey::IdType::NAI },
             retain: Duration::from_secs(24 * 3600),
