@@ -3,6 +3,7 @@
 
 mod calls;
 mod faulty;
+mod jobs;
 mod schema;
 mod truth;
 
