@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::delivery::{Reason, State};
+use crate::delivery::{Reason, ReceiptState, State};
 use crate::id::Method;
 use crate::procedure::Procedure;
 
@@ -83,8 +83,72 @@ impl UdpOutcome {
 /// Values of the label `reason` of `ltkmd_sms_held_back_total`.
 const SMS_HELD_BACK: [&str; 3] = ["interval", "daily_cap", "coalesced"];
 
-/// Values of the label `outcome` of `ltkmd_sms_submitted_total`.
-const SMS_OUTCOMES: [&str; 3] = ["accepted", "throttled", "failed"];
+/// What becomes of a submit_sm; the values of the label `outcome` of `ltkmd_sms_submitted_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmsOutcome {
+    /// The centre accepted it.
+    Accepted,
+    /// The centre asked for patience; it is sent again.
+    Throttled,
+    /// The centre refused it, or never answered.
+    Failed,
+}
+
+impl SmsOutcome {
+    /// All outcomes.
+    pub const ALL: [Self; 3] = [Self::Accepted, Self::Throttled, Self::Failed];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Throttled => "throttled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Why a short message centre could not be bound to, or was lost; the values of the label `reason` of
+/// `ltkmd_smsc_faults_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmscFault {
+    /// It cannot be reached.
+    Connect,
+    /// No TLS with it.
+    Tls,
+    /// It refuses the bind.
+    Refused,
+    /// It answers nothing.
+    Timeout,
+    /// It closed the connection, or the connection broke.
+    Closed,
+    /// It does not keep to SMPP.
+    Nonsense,
+    /// It ended the session.
+    Unbound,
+}
+
+impl SmscFault {
+    /// All reasons.
+    pub const ALL: [Self; 7] =
+        [Self::Connect, Self::Tls, Self::Refused, Self::Timeout, Self::Closed, Self::Nonsense, Self::Unbound];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::Nonsense => "nonsense",
+            Self::Unbound => "unbound",
+        }
+    }
+}
+
+/// The label `state` of receipts that cannot be read.
+const UNREADABLE: &str = "unreadable";
 
 const LATENCY: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -117,7 +181,10 @@ pub struct Metrics {
     udp_received: Family<Label, Counter>,
     sms_submitted: Family<Label, Counter>,
     sms_held_back: Family<Label, Counter>,
+    sms_receipts: Family<Label, Counter>,
+    sms_in_flight: Gauge,
     smsc_up: Gauge,
+    smsc_faults: Family<Label, Counter>,
     fanout_jobs_running: Gauge,
     fanout_duration: Histogram,
     store_commit_duration: Histogram,
@@ -152,7 +219,10 @@ impl Metrics {
             udp_received: Family::default(),
             sms_submitted: Family::default(),
             sms_held_back: Family::default(),
+            sms_receipts: Family::default(),
+            sms_in_flight: Gauge::default(),
             smsc_up: Gauge::default(),
+            smsc_faults: Family::default(),
             fanout_jobs_running: Gauge::default(),
             fanout_duration: Histogram::new(FANOUT),
             store_commit_duration: Histogram::new(LATENCY),
@@ -176,10 +246,14 @@ impl Metrics {
         let help = "From queueing a delivery to its verification, in seconds";
         r.register("delivery_duration_seconds", help, m.delivery_duration.clone());
         r.register("udp_received", "Datagrams received", m.udp_received.clone());
-        r.register("sms_submitted", "Triggers handed to the SMSC", m.sms_submitted.clone());
         let help = "Triggers by SMS that limits held back, or that another one made unnecessary";
         r.register("sms_held_back", help, m.sms_held_back.clone());
+        r.register("sms_submitted", "Short messages submitted, each part", m.sms_submitted.clone());
+        r.register("sms_receipts", "Delivery receipts, each part's", m.sms_receipts.clone());
+        r.register("sms_in_flight", "Submissions without an answer", m.sms_in_flight.clone());
         r.register("smsc_up", "Whether an SMSC is bound", m.smsc_up.clone());
+        let help = "Why an SMSC could not be bound to, or was lost";
+        r.register("smsc_faults", help, m.smsc_faults.clone());
         r.register("fanout_jobs_running", "Fan-out jobs that run", m.fanout_jobs_running.clone());
         let help = "From a fan-out job's start to its end, in seconds";
         r.register("fanout_duration_seconds", help, m.fanout_duration.clone());
@@ -221,8 +295,14 @@ impl Metrics {
         for reason in SMS_HELD_BACK {
             drop(m.sms_held_back.get_or_create(&[("reason", reason)]));
         }
-        for outcome in SMS_OUTCOMES {
-            drop(m.sms_submitted.get_or_create(&[("outcome", outcome)]));
+        for outcome in SmsOutcome::ALL {
+            drop(m.sms_submitted.get_or_create(&[("outcome", outcome.as_str())]));
+        }
+        for state in ReceiptState::ALL.map(ReceiptState::as_str).into_iter().chain([UNREADABLE]) {
+            drop(m.sms_receipts.get_or_create(&[("state", state)]));
+        }
+        for fault in SmscFault::ALL {
+            drop(m.smsc_faults.get_or_create(&[("reason", fault.as_str())]));
         }
         Self { registry, ..m }
     }
@@ -279,6 +359,32 @@ impl Metrics {
         if count > 0 {
             self.sms_held_back.get_or_create(&[("reason", reason)]).inc_by(count);
         }
+    }
+
+    /// A submit_sm was answered, or will not be.
+    pub fn sms_submitted(&self, outcome: SmsOutcome) {
+        self.sms_submitted.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// A delivery receipt; none for one that cannot be read.
+    pub fn sms_receipt(&self, state: Option<ReceiptState>) {
+        let state = state.map_or(UNREADABLE, ReceiptState::as_str);
+        self.sms_receipts.get_or_create(&[("state", state)]).inc();
+    }
+
+    /// Submissions without an answer now.
+    pub fn sms_in_flight(&self, submissions: usize) {
+        self.sms_in_flight.set(i64::try_from(submissions).unwrap_or(i64::MAX));
+    }
+
+    /// Whether a centre is bound that takes messages.
+    pub fn smsc_up(&self, up: bool) {
+        self.smsc_up.set(up.into());
+    }
+
+    /// A centre could not be bound to, or was lost.
+    pub fn smsc_fault(&self, fault: SmscFault) {
+        self.smsc_faults.get_or_create(&[("reason", fault.as_str())]).inc();
     }
 
     /// A fan-out job ended.
@@ -360,6 +466,12 @@ mod tests {
             "ltkmd_deliveries_open{state=\"awaiting_pull\"} 0",
             "ltkmd_delivery_duration_seconds_count{method=\"udp\"} 0",
             "ltkmd_udp_received_total{outcome=\"wrong_mac\"} 0",
+            "ltkmd_sms_submitted_total{outcome=\"throttled\"} 0",
+            "ltkmd_sms_receipts_total{state=\"undeliverable\"} 0",
+            "ltkmd_sms_receipts_total{state=\"unreadable\"} 0",
+            "ltkmd_sms_in_flight 0",
+            "ltkmd_smsc_up 0",
+            "ltkmd_smsc_faults_total{reason=\"nonsense\"} 0",
             "ltkmd_fanout_jobs_running 0",
             "ltkmd_fanout_duration_seconds_count 0",
             "ltkmd_store_commit_duration_seconds_count 0",
