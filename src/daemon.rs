@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
@@ -15,11 +16,11 @@ use crate::admin::{self, AdminListener};
 use crate::config::{self, AdminListen};
 use crate::delivery::State;
 use crate::digest::{self, Authenticator, DigestConfig};
-use crate::engine::{self, Engine};
-use crate::id::Method;
+use crate::engine::{self, Engine, SmsEvent, SmsOutbox};
 use crate::metrics::Metrics;
 use crate::store::{EmbeddedStore, Store, StoreError};
 use crate::transport::http::{self, HttpListener};
+use crate::transport::sms::{Gateway, SmsSettings};
 use crate::transport::udp::{self, UdpPort};
 
 /// How long a store that cannot be opened now is left alone before the next try.
@@ -45,6 +46,8 @@ pub struct Daemon {
     store: Arc<dyn Store>,
     service: Arc<http::Service>,
     limits: Arc<RwLock<http::Limits>>,
+    gateway: Option<Arc<Gateway>>,
+    udp_port: NonZeroU16,
     http: Vec<SocketAddr>,
     udp: Vec<SocketAddr>,
     admin: AdminListen,
@@ -67,6 +70,10 @@ impl Daemon {
         let reasons = digest::Reason::ALL.map(digest::Reason::as_str);
         let metrics = Arc::new(Metrics::new(&reasons));
         let outbox: Arc<dyn engine::Outbox> = Arc::<UdpPort>::clone(&port);
+        let sms = settings
+            .sms
+            .as_ref()
+            .map(|sms| Gateway::new(SmsSettings::new(sms, settings.udp.port), Arc::clone(&metrics)));
         let engine =
             Arc::new(Engine::new(Arc::clone(&store), engine_settings(settings), metrics, outbox).await?);
         let service = Arc::new(http_service(settings, Arc::clone(&engine))?);
@@ -125,12 +132,27 @@ impl Daemon {
             e.run_probe(store_latch, s).await;
             "the store's probe"
         });
+        let udp_port = settings.udp.port;
+        let gateway = sms.as_ref().map(|(gateway, _)| Arc::clone(gateway));
+        run_sms(&mut tasks, &engine, sms, ending.clone());
         let (h, s) = (Arc::clone(&service), ending.clone());
         tasks.spawn(async move {
             h.run_gauges(s).await;
             "gauges of the terminal-facing service"
         });
-        Ok(Self { engine, store, service, limits, http, udp, admin: admin_at, shutdown, tasks })
+        Ok(Self {
+            engine,
+            store,
+            service,
+            limits,
+            gateway,
+            udp_port,
+            http,
+            udp,
+            admin: admin_at,
+            shutdown,
+            tasks,
+        })
     }
 
     /// Where terminals' requests are taken.
@@ -153,8 +175,9 @@ impl Daemon {
         &self.engine
     }
 
-    /// Takes over what can change while it runs: HTTP limits and timeouts, the TLS certificate. Whether there is TLS
-    /// cannot: a listener that has it never falls back to plain HTTP.
+    /// Takes over what can change while it runs: HTTP limits and timeouts, the TLS certificate, how short message
+    /// centres are spoken to. Whether there is TLS cannot: a listener that has it never falls back to plain HTTP.
+    /// Nor whether there is SMS.
     pub fn reload(&self, settings: &config::Settings) {
         let mut new = http_limits(settings);
         let mut limits = self.limits.write().expect("no holder of this lock panics");
@@ -164,6 +187,9 @@ impl Daemon {
         *limits = new;
         drop(limits);
         self.service.max_items.store(settings.http.max_items, Ordering::Relaxed);
+        if let (Some(gateway), Some(sms)) = (&self.gateway, &settings.sms) {
+            gateway.reload(SmsSettings::new(sms, self.udp_port));
+        }
     }
 
     /// Ends: takes nothing new, finishes what is under way up to the deadline, closes the store. Says what
@@ -235,14 +261,40 @@ async fn open_store(
     }
 }
 
+/// Starts what SMS needs: turns become triggers, the gateway brings them to a centre, what becomes of them is
+/// recorded. At the end in this order: no more triggers, then the gateway drains, then the last events.
+fn run_sms(
+    tasks: &mut JoinSet<&'static str>,
+    engine: &Arc<Engine>,
+    sms: Option<(Arc<Gateway>, mpsc::Receiver<SmsEvent>)>,
+    ending: watch::Receiver<bool>,
+) {
+    let (no_more_triggers, gateway_ending) = watch::channel(false);
+    let outbox = sms.as_ref().map(|(gateway, _)| Arc::<Gateway>::clone(gateway) as Arc<dyn SmsOutbox>);
+    let e = Arc::clone(engine);
+    tasks.spawn(async move {
+        e.run_sms(outbox, ending).await;
+        no_more_triggers.send_replace(true);
+        "turns by SMS"
+    });
+    let Some((gateway, events)) = sms else { return };
+    let (drained, gateway_ended) = oneshot::channel();
+    tasks.spawn(async move {
+        gateway.run(gateway_ending).await;
+        // Nobody listens any more when the events have ended first.
+        let _ = drained.send(());
+        "short messages"
+    });
+    let e = Arc::clone(engine);
+    tasks.spawn(async move {
+        e.run_sms_events(events, gateway_ended).await;
+        "what became of short messages"
+    });
+}
+
 fn engine_settings(settings: &config::Settings) -> engine::Settings {
-    let mut rules = settings.delivery_rules();
-    if settings.sms.is_some() {
-        tracing::warn!("[sms] is checked, but this version does not send SMS: the method stays off");
-        rules.preference.retain(|m| *m != Method::Sms);
-    }
     engine::Settings {
-        rules,
+        rules: settings.delivery_rules(),
         identity: engine::Identity {
             fqdn: settings.node.fqdn.as_str().to_owned(),
             id_type: settings.mikey.id_type,
