@@ -459,6 +459,11 @@ fn nonsense_ends_its_own_link_alone() {
     let nack = good.read().expect("an answer");
     assert_eq!((nack.id(), nack.status()), (CommandId::GenericNack, CommandStatus::EsmeRinvcmdid));
     assert_eq!(nack.sequence_number(), sequence);
+    // A submit_sm whose body ends in its third field.
+    good.stream.write_all(b"\0\0\0\x13\0\0\0\x04\0\0\0\0\0\0\0\x63\0\x01\x01").expect("written");
+    let nack = good.read().expect("an answer");
+    assert_eq!((nack.id(), nack.status()), (CommandId::GenericNack, CommandStatus::EsmeRinvcmdlen));
+    assert_eq!(nack.sequence_number(), 0x63);
     assert_eq!(good.call(Pdu::EnquireLink).id(), CommandId::EnquireLinkResp);
 }
 

@@ -9,10 +9,10 @@ mod conn;
 mod flow;
 mod gateway;
 mod link;
-mod pdu;
+pub(crate) mod pdu;
 mod rate;
 mod receipt;
-mod status;
+pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 pub mod udh;

@@ -21,7 +21,7 @@ use crate::id::Msisdn;
 use crate::secret::Secret;
 
 /// The longest PDU that is read, in octets.
-pub(super) const MAX_PDU: usize = 64 << 10;
+pub(crate) const MAX_PDU: usize = 64 << 10;
 
 /// Octets of a header: length, id, status, sequence number (SMPP 3.4 §3.2).
 const HEADER: usize = 16;
@@ -34,23 +34,23 @@ const ONE_DAY: &[u8; 17] = b"000001000000000R\0";
 
 /// A PDU that was received.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// `command_id`.
-    pub(super) id: CommandId,
+    pub(crate) id: CommandId,
     /// `command_status`.
-    pub(super) status: u32,
+    pub(crate) status: u32,
     /// `sequence_number`.
-    pub(super) sequence: u32,
+    pub(crate) sequence: u32,
     /// The body; none when it is empty or cannot be read.
-    pub(super) body: Option<Pdu>,
+    pub(crate) body: Option<Pdu>,
 }
 
 /// A `command_length` that cannot be: below 16 octets or above [`MAX_PDU`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadLength(pub(super) u32);
+pub(crate) struct BadLength(pub(crate) u32);
 
 /// Takes the next PDU out of what was received; `None` when it is not there yet.
-pub(super) fn take(buffer: &mut BytesMut) -> Result<Option<Received>, BadLength> {
+pub(crate) fn take(buffer: &mut BytesMut) -> Result<Option<Received>, BadLength> {
     let Some((length, _)) = buffer.split_first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_be_bytes(*length);
     let len = usize::try_from(length).unwrap_or(usize::MAX);
@@ -73,7 +73,7 @@ pub(super) fn take(buffer: &mut BytesMut) -> Result<Option<Received>, BadLength>
 }
 
 /// Appends a PDU.
-pub(super) fn put(out: &mut BytesMut, status: u32, sequence: u32, pdu: Pdu) {
+pub(crate) fn put(out: &mut BytesMut, status: u32, sequence: u32, pdu: Pdu) {
     let command = Command::new(CommandStatus::from(status), sequence, pdu);
     let length = 4 + command.length();
     out.reserve(length);

@@ -93,7 +93,7 @@ pub(super) fn verdict(status: u32) -> Verdict {
 }
 
 /// The status as logs have it: `ESME_RINVPASWD (0x0000000E)`.
-pub(super) fn shown(status: u32) -> String {
+pub(crate) fn shown(status: u32) -> String {
     let name = match row(status) {
         Some((_, name, _)) => name,
         None if (0x400..=0x4FF).contains(&status) => "a status of the centre's own",

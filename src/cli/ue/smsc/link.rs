@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusmpp_core::command::owned::Command;
+use bytes::BytesMut;
 use rusmpp_core::pdus::owned::{
     BindReceiverResp, BindTransceiverResp, BindTransmitterResp, DataSmResp, Pdu, SubmitSmResp,
 };
@@ -26,10 +26,12 @@ use super::event::{BindMode, SmscEvent, printable};
 use super::receipts::{Receipt, Ticket};
 use super::server::{Shared, stopped};
 use super::submission::Submission;
-use super::wire::{Arrival, PduReader, encode, refusal, status_name};
+use super::wire::{Arrival, PduReader, refusal};
 use crate::id::Msisdn;
 use crate::secret::Secret;
 use crate::time::Timestamp;
+use crate::transport::sms::pdu::{Received, put};
+use crate::transport::sms::status;
 
 /// What this centre calls itself.
 const SYSTEM_ID: &str = "ltkmd-ue-smsc";
@@ -66,7 +68,7 @@ impl fmt::Display for End {
         match self {
             Self::Peer => f.write_str("it closed the link"),
             Self::Unbound => f.write_str("unbound"),
-            Self::Refused(status) => write!(f, "its bind was refused: {}", status_name(*status)),
+            Self::Refused(status) => write!(f, "its bind was refused: {}", status::shown((*status).into())),
             Self::Stopped => f.write_str("the centre stopped"),
             Self::Dropped => f.write_str("dropped, as --drop-after asks"),
             Self::OutOfStep(length) => write!(f, "it sent a PDU of {length} octets"),
@@ -166,21 +168,23 @@ impl Link {
         }
     }
 
-    async fn send(&mut self, command: &Command) -> Result<(), End> {
-        let sent = timeout(WRITE, self.writer.write_all(&encode(command))).await;
+    async fn send(&mut self, status: CommandStatus, sequence: u32, pdu: Pdu) -> Result<(), End> {
+        let mut octets = BytesMut::new();
+        put(&mut octets, status.into(), sequence, pdu);
+        let sent = timeout(WRITE, self.writer.write_all(&octets)).await;
         sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(End::Broken)
     }
 
     async fn respond(&mut self, sequence: u32, pdu: impl Into<Pdu>) -> Result<(), End> {
-        self.send(&Command::new(CommandStatus::EsmeRok, sequence, pdu)).await
+        self.send(CommandStatus::EsmeRok, sequence, pdu.into()).await
     }
 
     async fn refuse(&mut self, request: CommandId, sequence: u32, status: CommandStatus) -> Result<(), End> {
-        self.send(&refusal(request, status, sequence)).await
+        self.send(status, sequence, refusal(request)).await
     }
 
     async fn nack(&mut self, sequence: u32, status: CommandStatus) -> Result<(), End> {
-        self.send(&Command::new(status, sequence, Pdu::GenericNack)).await
+        self.send(status, sequence, Pdu::GenericNack).await
     }
 
     /// Sends a request of the centre; gives its sequence number.
@@ -194,22 +198,19 @@ impl Link {
 
     async fn arrived(&mut self, arrival: Arrival) -> Result<(), End> {
         self.heard = Instant::now();
-        let command = match arrival {
+        let received = match arrival {
             Arrival::End => return Err(End::Peer),
-            Arrival::Malformed { sequence } => {
-                return self.nack(sequence, CommandStatus::EsmeRinvcmdlen).await;
-            }
             Arrival::OutOfStep { length } => {
                 self.nack(0, CommandStatus::EsmeRinvcmdlen).await?;
                 return Err(End::OutOfStep(length));
             }
-            Arrival::Pdu(command) => command,
+            Arrival::Pdu(received) => received,
         };
-        let (request, sequence, status) = (command.id(), command.sequence_number(), command.status());
+        let Received { id: request, status, sequence, body } = *received;
         if request.is_response() {
             return self.acknowledged(sequence, status).await;
         }
-        match command.into_parts().pdu {
+        match body {
             Some(Pdu::EnquireLink) => self.respond(sequence, Pdu::EnquireLinkResp).await,
             Some(Pdu::BindTransmitter(bind)) => {
                 let (id, version) = (bind.system_id.to_string(), bind.interface_version);
@@ -234,15 +235,19 @@ impl Link {
                 self.due.push_back((at, Due::Unbind { sequence }));
                 Ok(())
             }
+            // Of an unknown command nobody can tell whether it has a body.
+            None if !matches!(request, CommandId::Other(_)) => {
+                self.nack(sequence, CommandStatus::EsmeRinvcmdlen).await
+            }
             _ => self.nack(sequence, CommandStatus::EsmeRinvcmdid).await,
         }
     }
 
-    async fn acknowledged(&mut self, sequence: u32, status: CommandStatus) -> Result<(), End> {
+    async fn acknowledged(&mut self, sequence: u32, status: u32) -> Result<(), End> {
         if let Some(receipt) = self.unacknowledged.remove(&sequence)
-            && status != CommandStatus::EsmeRok
+            && status != u32::from(CommandStatus::EsmeRok)
         {
-            let (id, status) = (receipt.ticket.id, status_name(status));
+            let (id, status) = (receipt.ticket.id, status::shown(status));
             self.shared.tell(SmscEvent::ReceiptRefused { id, status }).await;
         }
         Ok(())
@@ -262,7 +267,8 @@ impl Link {
         let (link, peer, shown) = (self.number, self.peer, printable(&system_id));
         if let Some(status) = self.bind_fault(&system_id, password) {
             self.refuse(request, sequence, status).await?;
-            let event = SmscEvent::BindRefused { link, peer, system_id: shown, status: status_name(status) };
+            let event =
+                SmscEvent::BindRefused { link, peer, system_id: shown, status: status::shown(status.into()) };
             self.shared.tell(event).await;
             return Err(End::Refused(status));
         }
@@ -332,7 +338,7 @@ impl Link {
         let system_id = self.bound.as_ref().map(|(system_id, _)| printable(system_id)).unwrap_or_default();
         let (from, to) =
             (printable(submission.from.digits.as_str()), printable(submission.to.digits.as_str()));
-        let status = status_name(status) + more;
+        let status = status::shown(status.into()) + more;
         self.shared.tell(SmscEvent::Refused { system_id, from, to, status }).await;
     }
 
