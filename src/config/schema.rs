@@ -221,7 +221,7 @@ pub(super) const KEYS: &[Key] = &[
         "sms.source",
         Kind::Text("up to 20 digits, or up to 11 other characters"),
         Absent("the centre's own address"),
-        "The sender's address (SMPP `source_addr`).",
+        "The sender's address (SMPP `source_addr`): an international number, a short code of up to six digits, or a name.",
     ),
     live("sms.window", Kind::Integer(1, 1000), Toml("32"), "Submissions without an answer, at most."),
     live("sms.rate", Kind::Integer(1, 100_000), Toml("500"), "Messages a second, at most."),

@@ -24,7 +24,7 @@ const KEY: &str = "http.tls.key";
 const AUTHORITIES: &str = "sms.tls_ca";
 
 /// Where systems keep the authorities they trust: Debian and its kin, Fedora and its kin, SUSE, Alpine.
-const SYSTEM_AUTHORITIES: [&str; 4] = [
+pub(super) const SYSTEM_AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",

@@ -1,5 +1,6 @@
 //! The certificate and key of the terminal-facing listener, and the authorities of short message centres.
 
+use super::super::tls::SYSTEM_AUTHORITIES;
 use super::{BASE, Sandbox, assert_lines};
 
 fn sandbox() -> Sandbox {
@@ -93,5 +94,22 @@ fn authorities_that_are_none_are_faults() {
     ] {
         let faults = sandbox.faults(&format!("{BASE}sms.tls_ca = \"DIR/{file}\"\n"));
         assert_lines(&faults, &[&format!("a.toml:7: sms.tls_ca: {what}")]);
+    }
+}
+
+#[test]
+fn a_centre_over_tls_needs_authorities_given_ones_or_the_systems() {
+    let sandbox = sandbox();
+    let tls = BASE.replace("smpp://127.0.0.1:2775", "smpps://127.0.0.1:3550");
+    let given = sandbox.load(&format!("{tls}sms.tls_ca = \"DIR/a.crt\"\n")).unwrap();
+    assert!(given.sms.unwrap().authorities.unwrap().file.ends_with("a.crt"));
+    match SYSTEM_AUTHORITIES.iter().find(|p| std::path::Path::new(p).is_file()) {
+        Some(system) => {
+            let authorities = sandbox.load(&tls).unwrap().sms.unwrap().authorities.unwrap();
+            assert_eq!(authorities.file, std::path::Path::new(system));
+        }
+        None => {
+            assert_lines(&sandbox.faults(&tls), &["a.toml:6: sms.tls_ca: is missing: an smpps:// centre"])
+        }
     }
 }

@@ -135,7 +135,7 @@ impl Conn {
             self.writer.write_all(&request).await.map_err(LinkError::Lost)?;
             self.writer.flush().await.map_err(LinkError::Lost)?;
             loop {
-                let received = self.next(true).await?;
+                let received = self.next().await?;
                 let answers = received.sequence == sequence;
                 match received.id {
                     id if answers && id == kind.matching_response() => {
@@ -174,15 +174,15 @@ impl Conn {
         sequence
     }
 
-    /// The next PDU. Sends what is to be sent meanwhile; reads nothing while too much of it waits, or when it may
-    /// not. Dropping the future loses nothing.
-    pub(super) async fn next(&mut self, may_read: bool) -> Result<Received, LinkError> {
+    /// The next PDU. Sends what is to be sent meanwhile, and reads nothing while too much of it waits. Dropping the
+    /// future loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Received, LinkError> {
         loop {
-            if may_read && let Some(received) = pdu::take(&mut self.received)? {
+            if let Some(received) = pdu::take(&mut self.received)? {
                 self.heard = Instant::now();
                 return Ok(received);
             }
-            let reads = may_read && self.out.len() < MAX_OUT;
+            let reads = self.out.len() < MAX_OUT;
             let writes = !self.out.is_empty() || self.unflushed;
             self.received.reserve(4096);
             tokio::select! {
@@ -194,7 +194,6 @@ impl Conn {
                 written = write(&mut self.writer, &mut self.out, &mut self.unflushed), if writes => {
                     written.map_err(LinkError::Lost)?;
                 }
-                else => std::future::pending().await,
             }
         }
     }

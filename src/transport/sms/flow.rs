@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::rate::{Bucket, Pause, patience};
 use super::status::{RINVMSGLEN, RX_P_APPN, Verdict, verdict};
 use super::udh::{self, Ports};
-use crate::delivery::MessageId;
+use crate::delivery::{MessageId, ReceiptState};
 use crate::engine::{ShortMessage, SmsEvent, SmsTag};
 use crate::id::Msisdn;
 
@@ -22,6 +22,9 @@ const KEPT: Duration = Duration::from_secs(600);
 
 /// Messages beyond the window that are kept: who was told that there is room may have a few more.
 const SURPLUS: usize = 256;
+
+/// Events that wait to be told; beyond, there is no room for messages and receipts are not taken.
+const UNTOLD: usize = 1024;
 
 /// A single answer may be late by so many response timeouts while others arrive.
 const LATE: u32 = 6;
@@ -56,8 +59,8 @@ struct Message {
     left: usize,
     /// Parts that were handed to a link, some perhaps more than once.
     started: bool,
-    /// Answers that asked for another try.
-    tries: u32,
+    /// Answers that asked for another try, for each part.
+    tries: Vec<u32>,
     since: Instant,
 }
 
@@ -156,7 +159,7 @@ impl Flow {
     /// When messages may be handed over, and how many.
     pub(super) fn room(&self, now: Instant) -> Room {
         let free = self.bounds.window.saturating_sub(self.messages.len());
-        if !self.open || free == 0 {
+        if !self.open || free == 0 || self.events.len() >= UNTOLD {
             return Room::Later;
         }
         if let Some(until) = self.pause.until(now) {
@@ -184,8 +187,8 @@ impl Flow {
         let number = self.next_message;
         self.next_message += 1;
         self.ready.extend((0..parts.len()).map(|part| Piece { message: number, part }));
-        let (ids, left) = (vec![None; parts.len()], parts.len());
-        let message = Message { tag, to: message.to, parts, ids, left, started: false, tries: 0, since: now };
+        let (ids, tries, left) = (vec![None; parts.len()], vec![0; parts.len()], parts.len());
+        let message = Message { tag, to: message.to, parts, ids, left, started: false, tries, since: now };
         self.messages.insert(number, message);
     }
 
@@ -286,12 +289,13 @@ impl Flow {
     /// Tries a part again later, unless it was tried too often or for too long.
     fn again(&mut self, piece: Piece, kept: Duration, tries: u32, now: Instant) {
         let Some(message) = self.messages.get_mut(&piece.message) else { return };
-        message.tries += 1;
-        if message.tries > tries || now.saturating_duration_since(message.since) >= kept {
+        message.tries[piece.part] += 1;
+        let tried = message.tries[piece.part];
+        if tried > tries || now.saturating_duration_since(message.since) >= kept {
             return self.unsent(piece.message);
         }
         let pause = self.pause.until(now);
-        let at = now + patience(message.tries);
+        let at = now + patience(tried);
         let at = pause.map_or(at, |until| if self.full_in_a_row == 0 { until } else { at.max(until) });
         self.waiting.insert((at, self.next_waiting), piece);
         self.next_waiting += 1;
@@ -335,19 +339,18 @@ impl Flow {
         self.flights.len()
     }
 
-    /// A receipt arrived.
-    pub(super) fn tell(&mut self, event: SmsEvent) {
-        self.events.push_back(event);
+    /// A receipt arrived. With too much untold it is not taken, and the centre has to bring it again.
+    pub(super) fn receipt(&mut self, id: MessageId, state: ReceiptState) -> bool {
+        let room = self.events.len() < UNTOLD;
+        if room {
+            self.events.push_back(SmsEvent::Receipt { id, state });
+        }
+        room
     }
 
-    /// Takes what is to be told.
-    pub(super) fn events(&mut self) -> VecDeque<SmsEvent> {
-        std::mem::take(&mut self.events)
-    }
-
-    /// How much is to be told.
-    pub(super) fn untold(&self) -> usize {
-        self.events.len()
+    /// What is to be told next.
+    pub(super) fn next_event(&mut self) -> Option<SmsEvent> {
+        self.events.pop_front()
     }
 }
 

@@ -18,7 +18,7 @@ use super::link::{Link, Side};
 use super::pdu::{self, CommandId, Pdu, Received};
 use super::rate::Reconnect;
 use super::receipt::{Inbound, Spellings};
-use super::status::{RINVCMDID, ROK, RX_R_APPN, Verdict, shown};
+use super::status::{RINVCMDID, ROK, RX_R_APPN, RX_T_APPN, Verdict, shown};
 use crate::delivery::MessageId;
 use crate::engine::{ShortMessage, SmsEvent, SmsOutbox};
 use crate::metrics::{Metrics, SmsOutcome};
@@ -26,11 +26,11 @@ use crate::metrics::{Metrics, SmsOutcome};
 /// Events that wait for their reader in the channel.
 const EVENTS: usize = 256;
 
-/// Events that wait for the channel, at most; beyond, centres are not read from.
-const UNTOLD: usize = 1024;
-
 /// How long the answer to an unbind is awaited.
 const UNBIND: Duration = Duration::from_secs(1);
+
+/// A link that lasted so long was good, whether it carried a message or not.
+const PROVED: Duration = Duration::from_secs(10);
 
 /// How long a link that has much to send waits before it is looked at again.
 const WHEN_FULL: Duration = Duration::from_millis(5);
@@ -62,8 +62,8 @@ enum End {
 }
 
 impl Gateway {
-    /// A gateway that [`Self::run`] brings to life, and what it tells. The reader is prompt: while 1,024 events
-    /// wait, nothing is read from the centre.
+    /// A gateway that [`Self::run`] brings to life, and what it tells. While 1,024 events
+    /// wait for their reader, there is no room and the centre has to keep its receipts.
     pub fn new(settings: SmsSettings, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<SmsEvent>) {
         let (events, reader) = mpsc::channel(EVENTS);
         let gateway = Self {
@@ -112,19 +112,16 @@ impl Gateway {
         loop {
             // Read before the events: what was noted before the end is told.
             let ended = self.ended.load(Ordering::Acquire);
-            let events = self.flow().events();
-            if events.is_empty() {
-                if ended {
-                    return;
+            let event = self.flow().next_event();
+            match event {
+                Some(event) => {
+                    // Without a reader nobody wants to know.
+                    let _ = self.events.send(event).await;
+                    self.change.notify_waiters();
                 }
-                self.told.notified().await;
-                continue;
+                None if ended => return,
+                None => self.told.notified().await,
             }
-            for event in events {
-                // Without a reader nobody wants to know.
-                let _ = self.events.send(event).await;
-            }
-            self.work.notify_one();
         }
     }
 
@@ -157,7 +154,7 @@ impl Gateway {
                 (0..unanswered).for_each(|_| self.metrics.sms_submitted(SmsOutcome::Failed));
                 self.metrics.sms_in_flight(0);
                 self.told.notify_one();
-                if link.proved || since.elapsed() >= settings.reconnect.1 {
+                if link.proved || since.elapsed() >= PROVED {
                     reconnect.reset();
                 }
                 link.close().await;
@@ -216,7 +213,7 @@ impl Gateway {
             if let Err(error) = link.tick(now) {
                 return End::Lost(error);
             }
-            let (wake, may_read) = {
+            let wake = {
                 let flow = self.flow();
                 if flow.is_stalled(now) {
                     let timeout = settings.response_timeout;
@@ -225,7 +222,7 @@ impl Gateway {
                 if let Some((_, end)) = draining.take_if(|(until, _)| flow.is_empty() || now >= *until) {
                     return end;
                 }
-                (flow.wake(now), flow.untold() < UNTOLD)
+                flow.wake(now)
             };
             // While much waits to be sent nothing is submitted, and what could be must not wake the link all the time.
             let full = link.transmitting.out.len() >= MAX_OUT;
@@ -233,7 +230,7 @@ impl Gateway {
             let drained = draining.as_ref().map(|(until, _)| *until);
             let wake = wake.into_iter().chain(drained).fold(link.wake(), Instant::min);
             tokio::select! {
-                received = link.next(may_read) => {
+                received = link.next() => {
                     let handled = received.and_then(|(side, pdu)| self.handle(link, side, &pdu));
                     if let Err(error) = handled {
                         return End::Lost(error);
@@ -283,7 +280,7 @@ impl Gateway {
         let mut answers = link.unbind();
         let until = Instant::now() + UNBIND;
         while answers > 0 {
-            match timeout_at(until, link.next(true)).await {
+            match timeout_at(until, link.next()).await {
                 Ok(Ok((_, pdu))) if pdu.id == CommandId::UnbindResp => answers -= 1,
                 Ok(Ok((side, pdu))) if self.handle(link, side, &pdu).is_ok() => {}
                 // One connection of a pair may be closed before the other has answered: both are over.
@@ -394,9 +391,11 @@ impl Gateway {
         };
         match carried.read() {
             Inbound::Receipt(id, state) => {
-                self.metrics.sms_receipt(Some(state));
                 let id = self.spellings.lock().expect("no holder of this lock panics").accepted_as(id);
-                self.flow().tell(SmsEvent::Receipt { id, state });
+                if !self.flow().receipt(id, state) {
+                    return RX_T_APPN;
+                }
+                self.metrics.sms_receipt(Some(state));
                 self.told.notify_one();
             }
             Inbound::Unreadable => {
@@ -438,7 +437,7 @@ impl SmsOutbox for Gateway {
             flow.refuse(message.tag);
         }
         if self.ended.load(Ordering::Acquire) {
-            for event in flow.events() {
+            while let Some(event) = flow.next_event() {
                 // The process is about to end; who still listens is told.
                 let _ = self.events.try_send(event);
             }

@@ -77,13 +77,13 @@ impl Link {
     }
 
     /// The next PDU of either connection. Dropping the future loses nothing.
-    pub(super) async fn next(&mut self, may_read: bool) -> Result<(Side, Received), LinkError> {
+    pub(super) async fn next(&mut self) -> Result<(Side, Received), LinkError> {
         let Some(receiving) = &mut self.receiving else {
-            return Ok((Side::Transmitting, self.transmitting.next(may_read).await?));
+            return Ok((Side::Transmitting, self.transmitting.next().await?));
         };
         tokio::select! {
-            received = self.transmitting.next(may_read) => Ok((Side::Transmitting, received?)),
-            received = receiving.next(may_read) => Ok((Side::Receiving, received?)),
+            received = self.transmitting.next() => Ok((Side::Transmitting, received?)),
+            received = receiving.next() => Ok((Side::Receiving, received?)),
         }
     }
 

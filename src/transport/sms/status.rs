@@ -59,9 +59,9 @@ const TABLE: &[(u32, &str, Verdict)] = &[
     (0x61, "ESME_RINVSCHED", Refused),
     (0x62, "ESME_RINVEXPIRY", Refused),
     (0x63, "ESME_RINVDFTMSGID", Refused),
-    (0x64, "ESME_RX_T_APPN", Again),
+    (RX_T_APPN, "ESME_RX_T_APPN", Again),
     (RX_P_APPN, "ESME_RX_P_APPN", Refused),
-    (0x66, "ESME_RX_R_APPN", Refused),
+    (RX_R_APPN, "ESME_RX_R_APPN", Refused),
     (0x67, "ESME_RQUERYFAIL", Refused),
     (0xC0, "ESME_RINVOPTPARSTREAM", Refused),
     (0xC1, "ESME_ROPTPARNOTALLWD", Refused),
@@ -78,6 +78,8 @@ pub(super) const ROK: u32 = 0x00;
 pub(super) const RINVMSGLEN: u32 = 0x01;
 /// ESME_RINVCMDID: the answer to a request that the daemon does not know.
 pub(super) const RINVCMDID: u32 = 0x03;
+/// ESME_RX_T_APPN: the answer to a receipt that cannot be taken now.
+pub(super) const RX_T_APPN: u32 = 0x64;
 /// ESME_RX_P_APPN: the daemon's own answer to a message that must not go by SMS.
 pub(super) const RX_P_APPN: u32 = 0x65;
 /// ESME_RX_R_APPN: the answer to a delivery that cannot be read.

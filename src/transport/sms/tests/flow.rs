@@ -83,7 +83,7 @@ impl Rig {
     }
 
     fn events(&mut self) -> Vec<SmsEvent> {
-        self.flow.events().into()
+        std::iter::from_fn(|| self.flow.next_event()).collect()
     }
 }
 

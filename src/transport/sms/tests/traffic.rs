@@ -171,6 +171,34 @@ async fn receipts_are_told_and_answered_in_whatever_form_they_come() {
 }
 
 #[tokio::test]
+async fn a_centre_keeps_its_receipts_while_too_many_wait_for_their_reader() {
+    const RECEIPTS: usize = 1500;
+    let centre = Centre::new().await;
+    let mut rig = Rig::start(settings(&[centre.smsc()]));
+    let mut session = centre.bound().await;
+    soon(rig.gateway.room()).await;
+    let mut taken = 0;
+    for n in 0..RECEIPTS {
+        session.ask(text(&format!("id:{n} stat:DELIVRD"))).await;
+        match session.expect(CommandId::DeliverSmResp).await.status {
+            0 => taken += 1,
+            0x64 => {}
+            status => panic!("{status:#x}"),
+        }
+    }
+    assert!((1024..1400).contains(&taken), "{taken}");
+    assert!(!rig.has_room().await, "who does not read gets no room");
+    for n in 0..taken {
+        assert!(matches!(rig.event().await, SmsEvent::Receipt { id: got, .. } if got == id(&n.to_string())));
+    }
+    soon(rig.gateway.room()).await;
+    receipt(&mut session, text("id:again stat:DELIVRD")).await;
+    assert!(matches!(rig.event().await, SmsEvent::Receipt { id: got, .. } if got == id("again")));
+    assert_eq!(rig.metric("ltkmd_sms_receipts_total{state=\"delivered\"}"), taken + 1);
+    rig.stop(session).await;
+}
+
+#[tokio::test]
 async fn a_shutdown_waits_for_the_answers_of_what_is_under_way() {
     let centre = Centre::new().await;
     let rig = Rig::start(settings(&[centre.smsc()]));
