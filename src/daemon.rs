@@ -26,8 +26,9 @@ use crate::transport::udp::{self, UdpPort};
 /// How long a store that cannot be opened now is left alone before the next try.
 const REOPEN: Duration = Duration::from_secs(1);
 
-/// Beyond the HTTP drain: for pages, resends and datagrams that were under way.
-const WIND_UP: Duration = Duration::from_secs(5);
+/// Beyond the HTTP drain: for pages, resends and datagrams that were under way, and for a centre: its answers (5 s),
+/// the unbind and closing.
+const WIND_UP: Duration = Duration::from_secs(8);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]

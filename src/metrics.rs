@@ -81,7 +81,7 @@ impl UdpOutcome {
 }
 
 /// Values of the label `reason` of `ltkmd_sms_held_back_total`.
-const SMS_HELD_BACK: [&str; 3] = ["interval", "daily_cap", "coalesced"];
+const SMS_HELD_BACK: [&str; 4] = ["interval", "daily_cap", "room", "coalesced"];
 
 /// What becomes of a submit_sm; the values of the label `outcome` of `ltkmd_sms_submitted_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

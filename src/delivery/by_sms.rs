@@ -1,12 +1,17 @@
 //! Deliveries by SMS: turns, the triggers that they become, and what centres tell about these
 //! (LTKM profile §4). No short message carries a key.
 
+use std::time::Duration;
+
 use super::Order;
 use super::life::{Delivery, Kind, Reason};
-use super::sms::{MessageId, ReceiptState};
+use super::sms::{HeldBack, MessageId, ReceiptState};
 use super::terminal::{Context, Terminal};
 use crate::id::Method;
 use crate::time::Timestamp;
+
+/// From this on a turn counts as held back for want of room.
+const LATE: Duration = Duration::from_secs(1);
 
 impl Terminal {
     /// The earliest moment at which a short message may have its turn.
@@ -73,6 +78,10 @@ impl Terminal {
             d.service == service && d.kind != Kind::TriggerRegister
         };
         let kind = if waiting.iter().all(one) { Kind::TriggerMskRequest } else { Kind::TriggerRegister };
+        let late = waiting.iter().filter_map(|i| self.deliveries[*i].turn()).min();
+        if late.is_some_and(|turn| ctx.now.since(turn) >= LATE) {
+            ctx.tally.held_back[HeldBack::Room as usize] += 1;
+        }
         let Ok(t) = u32::try_from(self.next_t) else { return };
         self.next_t += 1;
         self.ledger.note(ctx.now);

@@ -153,17 +153,20 @@ pub enum HeldBack {
     Interval,
     /// The terminal had its share of the day.
     DailyCap,
+    /// Its turn had come and there was no room: no centre was bound, or `sms.window` or `sms.rate` was used up.
+    Room,
 }
 
 impl HeldBack {
     /// All reasons.
-    pub const ALL: [Self; 2] = [Self::Interval, Self::DailyCap];
+    pub const ALL: [Self; 3] = [Self::Interval, Self::DailyCap, Self::Room];
 
     /// The metrics' name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Interval => "interval",
             Self::DailyCap => "daily_cap",
+            Self::Room => "room",
         }
     }
 }
