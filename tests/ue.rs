@@ -20,6 +20,7 @@ static NEXT: AtomicU8 = AtomicU8::new(1);
 /// A terminal that the daemon knows: a credential file and an address.
 struct Ue<'a> {
     daemon: &'a Daemon,
+    subscriber: String,
     btid: String,
     credential: PathBuf,
     state: PathBuf,
@@ -46,6 +47,7 @@ impl<'a> Ue<'a> {
         std::fs::write(&credential, document.to_string()).expect("the credential is written");
         Self {
             daemon,
+            subscriber,
             btid,
             credential,
             state: file("state"),
@@ -293,6 +295,51 @@ fn a_listening_terminal_takes_updates_and_follows_a_trigger() {
 }
 
 #[test]
+fn a_terminal_that_no_datagram_reaches_is_woken_by_sms_and_follows_each_trigger() {
+    let mut smsc = smsc::Smsc::start(&["--system-id", "ltkmd", "--deliver-all", "127.8.9.1"]);
+    let sms = format!("sms.smsc = \"smpp://{}\"", smsc.address);
+    let daemon =
+        Daemon::start_with(&format!("{sms}\nsms.source = \"12345\"\nsms.terminal_interval = \"0s\""));
+    daemon.put_service(SERVICE, 1, json!({}));
+    assert_eq!(smsc.await_event("bound")["system_id"], "ltkmd");
+    let mut ue = Ue::provision(&daemon, &[SERVICE]);
+    ue.address = format!("127.8.9.1:{}", daemon.port);
+    let document = json!({ "msisdn": "491701234567", "services": [SERVICE] });
+    let path = format!("/v1/subscribers/{}", encoded(&ue.subscriber));
+    assert_eq!(daemon.admin("PUT", &path, Some(&document)).status, 200);
+    let declared = ["--service", SERVICE, "--methods", "http,sms"];
+    let run = ue.run("register", &declared).done();
+    assert_eq!(run.json["delivery"], json!(["sms", "http"]));
+    ue.await_verified(1);
+
+    let mut listening = Listening::start(&ue, &[&["--count", "4", "--wait", "60"][..], &declared].concat());
+    let rotated = daemon.admin("POST", &format!("/v1/services/{}/rotate", encoded(SERVICE)), None);
+    assert_eq!(rotated.status, 202);
+    let message = smsc.await_event("message");
+    assert_eq!((&message["to"], &message["ltkm"]["pull"]), (&json!("491701234567"), &json!("msk-request")));
+    assert_eq!((&message["ltkm"]["btid"], &message["ltkm"]["key"]), (&json!(ue.btid), &json!(false)));
+    let woken = listening.next();
+    assert_eq!((&woken["what"], &woken["acknowledged"]), (&json!("asks for a pull"), &json!(false)));
+    assert_eq!(listening.next()["procedure"], "msk-request");
+    let pulled = listening.next();
+    assert_eq!(
+        (&pulled["method"], &pulled["msk_id"], &pulled["acknowledged"]),
+        (&json!("http"), &json!("00010002"), &json!(true))
+    );
+    // The verification message went to the daemon, though the trigger came from the centre.
+    ue.await_verified(2);
+
+    let path = format!("/v1/terminals/{}/trigger", encoded(&ue.btid));
+    assert_eq!(daemon.admin("POST", &path, Some(&json!({ "procedure": "register" }))).status, 202);
+    assert_eq!(smsc.await_event("message")["ltkm"]["pull"], "register");
+    assert_eq!(listening.next()["what"], "asks to register");
+    let reply = listening.next();
+    assert_eq!((&reply["procedure"], &reply["delivery"]), (&json!("register"), &json!(["sms", "http"])));
+    assert_eq!(listening.next()["what"], "known key");
+    assert!(listening.child.wait().expect("it ends").success());
+}
+
+#[test]
 fn https_is_spoken_with_a_server_that_the_authority_vouches_for_alone() {
     let files = tempfile::tempdir().expect("a directory");
     let path = |name: &str| files.path().join(name).display().to_string();
@@ -383,9 +430,13 @@ fn a_load_runs_without_a_fault_and_the_daemon_counts_every_key_as_verified() {
 #[test]
 fn the_demo_holds_every_step() {
     let run = Run::of(Command::new(env!("CARGO_BIN_EXE_ltkmd")).arg("demo")).done();
-    for told in
-        ["403 Forbidden to dave", "401 Unauthorized to mallory", "1 awaiting a pull", "Every step held"]
-    {
+    for told in [
+        "403 Forbidden to dave",
+        "401 Unauthorized to mallory",
+        "1 awaiting a pull",
+        "is asked by SMS",
+        "Every step held",
+    ] {
         assert!(run.out.contains(told), "no {told:?} in\n{}", run.out);
     }
     assert!(!run.out.contains('\x1b') && run.err.is_empty(), "{}", run.err);

@@ -19,7 +19,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 const CONFIG: &str = "/etc/ltkmd/ltkmd.toml";
 
 /// Delivers the long-term keys of mobile broadcast (MBMS, OMA BCAST smartcard profile) to terminals: LTKMs inside
-/// HTTP answers and over UDP, verified, resent, remembered.
+/// HTTP answers and over UDP, pulled after a trigger by SMS, verified, resent, remembered.
 #[derive(Debug, Parser)]
 #[command(name = "ltkmd", version, propagate_version = true, max_term_width = 100)]
 struct Arguments {

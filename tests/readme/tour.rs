@@ -1,4 +1,5 @@
-//! The README's five minutes: its files are written, its commands typed, its outputs compared.
+//! The README's tours, the five minutes and SMS in a lab: their files are written, their commands typed, their outputs
+//! compared.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -6,9 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::document;
 use super::shell::Shell;
-
-/// Where the README's reader plays.
-const DIRECTORY: &str = "/tmp/ltkmd-tour";
 
 /// How long what happens by itself may take to show.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,30 +46,52 @@ fn steps(section: &str) -> Vec<Step> {
 
 /// Ports and the directory of this run in place of the README's.
 struct Places {
+    readmes_directory: &'static str,
     directory: String,
     http: u16,
     udp: u16,
+    smpp: u16,
 }
 
 impl Places {
-    fn new(directory: &Path) -> Self {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    fn new(readmes_directory: &'static str, directory: &Path) -> Self {
+        let tcp = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (http, smpp) = (tcp(), tcp());
         // Free on all loopback addresses: the daemon and the terminal use the same port.
         let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        let directory = directory.display().to_string();
-        Self { directory, http: tcp.local_addr().unwrap().port(), udp: udp.local_addr().unwrap().port() }
+        Self {
+            readmes_directory,
+            directory: directory.display().to_string(),
+            http: http.local_addr().unwrap().port(),
+            udp: udp.local_addr().unwrap().port(),
+            smpp: smpp.local_addr().unwrap().port(),
+        }
     }
 
     fn ours(&self, text: &str) -> String {
-        text.replace(DIRECTORY, &self.directory)
+        text.replace(self.readmes_directory, &self.directory)
             .replace(":8080", &format!(":{}", self.http))
             .replace(":4359", &format!(":{}", self.udp))
+            .replace(":2775", &format!(":{}", self.smpp))
+    }
+
+    /// A command with the ports that it takes by default.
+    fn command(&self, command: &str) -> String {
+        let mut command = command.to_owned();
+        if command.starts_with("ltkmd ue smsc") {
+            command.insert_str("ltkmd ue smsc".len(), " --listen 127.0.0.1:2775");
+        } else if command.starts_with("ltkmd ue ") && command.contains(" --url ") {
+            command = command.replace(" --url ", " --bsm 127.0.0.1:4359 --url ");
+        }
+        self.ours(&command)
     }
 
     fn readmes(&self, text: &str) -> String {
-        text.replace(&self.directory, DIRECTORY)
+        text.replace(&self.directory, self.readmes_directory)
             .replace(&format!(":{}", self.http), ":8080")
             .replace(&format!(":{}", self.udp), ":4359")
+            .replace(&format!(":{}", self.smpp), ":2775")
+            .replace(&format!("port {} from {}", self.udp, self.udp), "port 4359 from 4359")
     }
 
     /// The defaults that the tour relies on.
@@ -120,8 +140,14 @@ fn lasting(text: &str) -> String {
 
 /// Whether a command only looks, so that it may be typed again until it sees what is to come.
 fn only_looks(command: &str) -> bool {
-    let looks =
-        ["cat ", "curl -s ", "ltkmd ctl status", "ltkmd ctl delivery list", "ltkmd ctl terminal list"];
+    let looks = [
+        "cat ",
+        "tail ",
+        "curl -s ",
+        "ltkmd ctl status",
+        "ltkmd ctl delivery list",
+        "ltkmd ctl terminal list",
+    ];
     looks.iter().any(|l| command.starts_with(l))
 }
 
@@ -129,7 +155,7 @@ fn only_looks(command: &str) -> bool {
 fn see(shell: &mut Shell, places: &Places, command: &str, wanted: &str) {
     let began = Instant::now();
     loop {
-        let (code, output) = shell.run(&places.ours(command));
+        let (code, output) = shell.run(&places.command(command));
         let output = places.readmes(&output);
         if code == 0 && lasting(&output) == lasting(wanted) {
             return;
@@ -156,14 +182,14 @@ fn start(shell: &mut Shell, command: &str) {
     }
 }
 
-#[test]
-fn who_types_the_tour_sees_what_the_readme_shows() {
+/// Does what a section of the README says.
+fn walk(heading: &str, readmes_directory: &'static str) {
     let readme = document("README.md");
-    let (_, section) = readme.split_once("\n## Five minutes\n").unwrap();
+    let (_, section) = readme.split_once(&format!("\n## {heading}\n")).unwrap();
     let steps = steps(section.split("\n## ").next().unwrap());
     assert!(steps.len() > 10, "the tour is there");
     let directory = tempfile::tempdir().unwrap();
-    let places = Places::new(directory.path());
+    let places = Places::new(readmes_directory, directory.path());
     let mut shell = Shell::start(directory.path(), &places.variables());
     for step in steps {
         match step {
@@ -175,14 +201,19 @@ fn who_types_the_tour_sees_what_the_readme_shows() {
                 if ["cargo build", "export PATH=", "mkdir "].iter().any(|c| command.starts_with(c)) => {}
             Step::Command(command, output) if command.ends_with(" &") => {
                 assert_eq!(output, "", "{command}");
-                start(&mut shell, &places.ours(&command));
+                start(&mut shell, &places.command(&command));
             }
-            Step::Command(mut command, output) => {
-                if command.starts_with("ltkmd ue ") && command.contains(" --url ") {
-                    command += " --bsm 127.0.0.1:4359";
-                }
-                see(&mut shell, &places, &command, &output);
-            }
+            Step::Command(command, output) => see(&mut shell, &places, &command, &output),
         }
     }
+}
+
+#[test]
+fn who_types_the_tour_sees_what_the_readme_shows() {
+    walk("Five minutes", "/tmp/ltkmd-tour");
+}
+
+#[test]
+fn who_tries_sms_in_a_lab_sees_what_the_readme_shows() {
+    walk("SMS in a lab", "/tmp/ltkmd-lab");
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use data_encoding::BASE64;
+use tokio::net::UdpSocket;
 
 use super::stage::{PATIENCE, random};
 use crate::cli::ue::ask::{Answer, Ask};
@@ -20,6 +21,9 @@ use crate::time::Timestamp;
 
 /// The first terminal's address; the others follow.
 const FIRST: u8 = 11;
+
+/// What the world sees of terminals behind the NAT.
+pub(super) const NAT: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 
 /// How often a port is looked for that is free on all terminals' addresses.
 const TRIES: usize = 20;
@@ -42,6 +46,18 @@ impl Taken {
     }
 }
 
+/// Who plays.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) name: &'static str,
+    /// The delivery types that it declares.
+    pub(super) declared: Option<Vec<u8>>,
+    /// The number of its phone.
+    pub(super) msisdn: Option<&'static str>,
+    /// Whether its requests come from [`NAT`], which lets no datagram in.
+    pub(super) behind_nat: bool,
+}
+
 /// A terminal.
 pub(super) struct Actor {
     pub(super) name: &'static str,
@@ -49,9 +65,14 @@ pub(super) struct Actor {
     pub(super) credential: Credential,
     /// The delivery types that it declares.
     pub(super) declared: Option<Vec<u8>>,
+    /// The number of its phone.
+    pub(super) msisdn: Option<&'static str>,
     pub(super) terminal: Terminal,
+    /// Where its requests come from.
     pub(super) address: IpAddr,
     link: Link,
+    /// What comes to the NAT's address, and goes no further.
+    nat: Option<UdpSocket>,
     client: Option<Client>,
     /// All that it has accepted.
     pub(super) taken: Vec<Taken>,
@@ -62,7 +83,7 @@ pub(super) struct Actor {
 }
 
 /// Binds a terminal for each name, all at the same port of addresses that follow each other.
-pub(super) async fn cast(who: &[(&'static str, Option<Vec<u8>>)]) -> Result<(Vec<Actor>, u16), String> {
+pub(super) async fn cast(who: &[Part]) -> Result<(Vec<Actor>, u16), String> {
     let mut last = String::new();
     for _ in 0..TRIES {
         match bind_all(who).await {
@@ -73,12 +94,13 @@ pub(super) async fn cast(who: &[(&'static str, Option<Vec<u8>>)]) -> Result<(Vec
     Err(format!("no port is free on 127.0.0.{FIRST} and the addresses behind it: {last}"))
 }
 
-async fn bind_all(who: &[(&'static str, Option<Vec<u8>>)]) -> io::Result<(Vec<Actor>, u16)> {
+async fn bind_all(who: &[Part]) -> io::Result<(Vec<Actor>, u16)> {
     let (mut actors, mut port) = (Vec::new(), 0);
-    for ((name, declared), last) in who.iter().zip(FIRST..) {
-        let address = IpAddr::from(Ipv4Addr::new(127, 0, 0, last));
-        let link = Link::open(Some(SocketAddr::new(address, port)), None).await?;
+    for (Part { name, declared, msisdn, behind_nat }, last) in who.iter().zip(FIRST..) {
+        let inside = IpAddr::from(Ipv4Addr::new(127, 0, 0, last));
+        let link = Link::open(Some(SocketAddr::new(inside, port)), None).await?;
         port = link.local_address()?.port();
+        let nat = if *behind_nat { Some(UdpSocket::bind((NAT, port)).await?) } else { None };
         let btid = format!("{}@bsf.example.com", BASE64.encode(&random::<16>()?));
         let btid = BTid::new(&btid).map_err(io::Error::other)?;
         let (mrk, muk) = (random::<32>()?, random::<32>()?);
@@ -89,8 +111,10 @@ async fn bind_all(who: &[(&'static str, Option<Vec<u8>>)]) -> io::Result<(Vec<Ac
             terminal: Terminal::new(btid.clone(), muk.clone()),
             credential: Credential { btid, mrk, muk },
             declared: declared.clone(),
-            address,
+            msisdn: *msisdn,
+            address: if *behind_nat { NAT.into() } else { inside },
             link,
+            nat,
             client: None,
             taken: Vec::new(),
             verified: Vec::new(),
@@ -163,6 +187,17 @@ impl Actor {
                 Ok(taken) => return Err(format!("the terminal accepted it: {taken:?}")),
             }
         }
+    }
+
+    /// Waits for a short message that its phone hands to the LTKM port.
+    pub(super) async fn receive_sms(&mut self) -> Result<Taken, String> {
+        let octets = self.datagram().await.map_err(|why| why.replace("by UDP", "by SMS"))?;
+        self.take(&octets, Method::Sms).await.map_err(|refusal| refusal.to_string())?
+    }
+
+    /// Whether somebody sent a datagram to its NAT.
+    pub(super) fn was_sent_to_its_nat(&self) -> bool {
+        self.nat.as_ref().is_some_and(|nat| nat.try_recv(&mut [0; 1]).is_ok())
     }
 
     /// Waits for a datagram, and loses it if nobody takes it.

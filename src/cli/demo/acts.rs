@@ -1,16 +1,19 @@
 //! The play: what happens in which order, and what has to be true after each step.
 
+mod sms;
+
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 
 use super::Broken;
-use super::actor::{Actor, Taken, cast};
+use super::actor::{Actor, NAT, Part, Taken, cast};
 use super::stage::{FQDN, Running, Stage};
 use super::story::{Role, Story};
 use crate::cli::ctl::api::encode;
 use crate::cli::ue::ask::Ask;
+use crate::cli::ue::smsc::Smsc;
 use crate::cli::ue::terminal::{Effect, Refusal};
 use crate::id::{KeyDomainId, Method, MskId, ServiceId};
 
@@ -45,24 +48,31 @@ fn holds(so: bool, step: &str, why: impl FnOnce() -> String) -> Held {
 struct Play<'a> {
     story: &'a mut Story,
     stage: Stage,
+    smsc: Smsc,
     running: Running,
     cast: HashMap<&'static str, Actor>,
 }
 
 /// Plays all acts.
 pub(super) async fn play(story: &mut Story) -> Held {
+    let part = |name, methods: Option<&[Method]>, msisdn| {
+        let declared = methods.map(|methods| methods.iter().map(|method| *method as u8).collect());
+        Part { name, declared, msisdn, behind_nat: msisdn.is_some() }
+    };
     let who = [
-        ("alice", Some(vec![Method::Http as u8, Method::Udp as u8])),
-        ("bob", None),
-        ("carol", Some(vec![Method::Http as u8])),
-        ("dave", Some(vec![Method::Sms as u8])),
-        ("erin", Some(vec![Method::Udp as u8])),
+        part("alice", Some(&[Method::Http, Method::Udp]), None),
+        part("bob", None, None),
+        part("carol", Some(&[Method::Http]), None),
+        part("dave", Some(&[Method::Sms]), None),
+        part("erin", Some(&[Method::Udp]), None),
+        part("frank", Some(&[Method::Http, Method::Sms]), Some("491701234567")),
     ];
     let (actors, port) = cast(&who).await.step("the terminals take their addresses")?;
-    let stage = Stage::set(port).step("the stage is set")?;
+    let smsc = sms::centre(&actors).await.step("the short message centre listens")?;
+    let stage = Stage::set(port, smsc.address()).step("the stage is set")?;
     let running = stage.start().await.step("the daemon starts")?;
     let cast = actors.into_iter().map(|actor| (actor.name, actor)).collect();
-    let mut play = Play { story, stage, running, cast };
+    let mut play = Play { story, stage, smsc, running, cast };
     play.opening(port).await?;
     play.registrations().await?;
     play.refusals().await?;
@@ -109,7 +119,10 @@ impl Play<'_> {
         let store = self.stage.scratch.path().join("store").display().to_string();
         self.daemon(&format!("{FQDN} serves on http://{http}, UDP {udp}, admin http://{admin}"));
         self.daemon(&format!("its store is {store}; terminals' LTKM port is {port}"));
-        self.daemon("delivers inside HTTP answers and by UDP; SMS joins in a later version");
+        self.daemon("delivers inside HTTP answers, by UDP, and by SMS that makes terminals pull");
+        let smsc = self.smsc.address();
+        self.network(&format!("listens on smpp://{smsc}"));
+        self.await_bind(step).await?;
         for (service, group) in [(NEWS, GROUP), (MOVIES, GROUP + 1)] {
             let document = json!({
                 "key_domain": KEY_DOMAIN.to_string(),
@@ -127,7 +140,8 @@ impl Play<'_> {
         }
         for name in self.names() {
             let actor = self.cast.get(name).expect("everybody who acts was cast");
-            self.running.provision(&actor.subscriber, &[NEWS], &actor.credential).await.step(step)?;
+            let Actor { subscriber, msisdn, credential, .. } = actor;
+            self.running.provision(subscriber, *msisdn, &[NEWS], credential).await.step(step)?;
         }
         let names = self.names().join(", ");
         self.operator(&format!("makes {names} known: B-TID, MRK and MUK each, entitled to {NEWS}"));
@@ -138,16 +152,16 @@ impl Play<'_> {
         self.story.heading("Registration");
         self.register("alice", "http, udp", &[Method::Http, Method::Udp], Method::Http).await?;
         self.register("bob", "nothing", &[Method::Udp], Method::Udp).await?;
-        self.register("carol", "http", &[Method::Http], Method::Http).await
+        self.register("carol", "http", &[Method::Http], Method::Http).await?;
+        self.register("frank", "http, sms", &[Method::Http, Method::Sms], Method::Http).await
     }
 
     /// A registration whose key has to come by `way`, and to be verified.
     async fn register(&mut self, name: &'static str, declares: &str, set: &[Method], way: Method) -> Held {
         let step = format!("{name} registers");
-        self.says(
-            name,
-            &format!("registers for {NEWS} from {}, declares {declares}", self.cast[name].address),
-        );
+        let address = self.cast[name].address;
+        let nat = if address == NAT { " (a NAT that lets no datagram in)" } else { "" };
+        self.says(name, &format!("registers for {NEWS} from {address}{nat}, declares {declares}"));
         let ask = self.registration(name);
         let (answer, mut taken) = self.actor(name).ask(&ask).await.step(&step)?;
         holds(answer.is_all_ok(), &step, || format!("{:?}", answer.items))?;
@@ -216,7 +230,8 @@ impl Play<'_> {
         let mrk = self.cast["dave"].credential.mrk.clone();
         let reply = self.actor("dave").request(&ask, mrk.expose()).await.step(step)?;
         holds(reply.status == 403, step, || format!("the answer is {}", reply.status))?;
-        self.daemon(&format!("{} to dave: nothing that he declared is enabled", reply.status));
+        let why = "SMS alone brings no key, and this daemon refuses it";
+        self.daemon(&format!("{} to dave: {why}", reply.status));
 
         let step = "a wrong digest is refused";
         self.story.tell(Role::Intruder, "mallory", "registers with bob's B-TID and a guessed MRK");
@@ -270,13 +285,15 @@ impl Play<'_> {
     async fn restart(mut self) -> Held<Self> {
         self.story.heading("A restart");
         let step = "a restart forgets nothing";
-        let registered = ["alice", "bob", "carol", "erin"];
+        let registered = ["alice", "bob", "carol", "erin", "frank"];
         let before = self.records(&registered, step).await?;
         self.operator("stops the daemon and starts it again on the same store");
-        let Self { story, stage, running, cast } = self;
+        let Self { story, stage, smsc, running, cast } = self;
         running.stop().await;
         let running = stage.start().await.step(step)?;
-        let mut play = Self { story, stage, running, cast };
+        let mut play = Self { story, stage, smsc, running, cast };
+        play.await_farewell(step).await?;
+        play.await_bind(step).await?;
         let after = play.records(&registered, step).await?;
         for ((name, before), after) in registered.iter().zip(&before).zip(&after) {
             holds(before == after, step, || format!("{name} was {before}, and is {after}"))?;
@@ -309,10 +326,11 @@ impl Play<'_> {
             holds(came.to_string() == key, step, || format!("key {came} came"))?;
             self.verified(name, came, step).await?;
         }
+        self.key_update_by_sms(&key).await?;
         let counts =
             |job: &Value| [&job["terminals"], &job["verified"], &job["awaiting_pull"]].map(Value::as_u64);
         let seen =
-            self.running.until(&job, |job| counts(job) == [Some(4), Some(3), Some(1)]).await.step(step)?;
+            self.running.until(&job, |job| counts(job) == [Some(5), Some(4), Some(1)]).await.step(step)?;
         self.daemon(&progress(&seen));
 
         let step = "carol, whom only HTTP reaches, pulls the new key";
@@ -322,7 +340,7 @@ impl Play<'_> {
         let came = self.only_key("carol", step, &taken, Method::Http)?;
         holds(came.to_string() == key, step, || format!("key {came} came"))?;
         self.verified("carol", came, step).await?;
-        let done = |seen: &Value| counts(seen) == [Some(4), Some(4), Some(0)] && seen["state"] == "done";
+        let done = |seen: &Value| counts(seen) == [Some(5), Some(5), Some(0)] && seen["state"] == "done";
         let seen = self.running.until(&job, done).await.step(step)?;
         self.daemon(&progress(&seen));
         Ok(())
@@ -372,7 +390,7 @@ impl Play<'_> {
             "TERMINAL",
             "DECLARED",
             "SET",
-            "KEYS CAME BY",
+            "LTKMS CAME BY",
             "VERIFIED",
             "HOLDS",
             "RESULT",
@@ -383,6 +401,7 @@ impl Play<'_> {
             ("carol", 2, "pulled the new key"),
             ("dave", 0, "403 Forbidden"),
             ("erin", 2, "first LTKM lost, resent"),
+            ("frank", 2, "woken by SMS, pulled the new key"),
         ] {
             let actor = &self.cast[name];
             let held = actor.terminal.keys().len();
@@ -391,8 +410,8 @@ impl Play<'_> {
                 || "nothing".to_owned(),
                 |types| list(&types.iter().filter_map(|ty| Method::from_type(*ty)).collect::<Vec<_>>()),
             );
-            let ways: Vec<Method> =
-                actor.taken.iter().filter(|one| one.effect.is_key()).map(|one| one.method).collect();
+            let brings = |one: &&Taken| matches!(one.effect, Effect::Stored(_) | Effect::Pull(_));
+            let ways: Vec<Method> = actor.taken.iter().filter(brings).map(|one| one.method).collect();
             let keys = ids(actor.terminal.keys().iter().map(|key| key.msk_id));
             let verified = ids(actor.verified.iter().copied());
             let btid = actor.credential.btid.to_string();
@@ -408,8 +427,11 @@ impl Play<'_> {
             let row = [name.to_owned(), declared, set, list(&ways), verified, keys, result.to_owned()];
             table.add_row(row.map(or_dash));
         }
+        let intruded = self.cast["frank"].was_sent_to_its_nat();
+        holds(!intruded, step, || "a datagram was sent to frank's NAT".to_owned())?;
         self.story.print(&table.to_string());
         self.running.stop().await;
+        self.smsc.close().await;
         Ok(())
     }
 }

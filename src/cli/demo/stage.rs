@@ -20,6 +20,9 @@ use crate::daemon::Daemon;
 /// The daemon's name.
 pub(super) const FQDN: &str = "bmsc.example.com";
 
+/// What it calls itself to the short message centre.
+pub(super) const SYSTEM_ID: &str = "ltkmd";
+
 /// How long anything that is waited for may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -77,8 +80,9 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Makes the directory, an admin token, and settings in which terminals listen on `ltkm_port`.
-    pub(super) fn set(ltkm_port: u16) -> Result<Self, String> {
+    /// Makes the directory, an admin token, and settings in which terminals listen on `ltkm_port` and the short message
+    /// centre at `smsc`.
+    pub(super) fn set(ltkm_port: u16, smsc: SocketAddr) -> Result<Self, String> {
         let failed = |e: io::Error| format!("the demo's directory cannot be made: {e}");
         let scratch = Scratch::new().map_err(failed)?;
         let token_file = scratch.path().join("admin_token");
@@ -98,7 +102,11 @@ impl Stage {
             udp.listen = ["127.0.0.1:0"]
             udp.port = {ltkm_port}
             udp.first_timeout = "500ms"
-            delivery.methods = ["http", "udp"]
+            sms.smsc = "smpp://{smsc}"
+            sms.system_id = "{SYSTEM_ID}"
+            sms.source = "12345"
+            delivery.methods = ["http", "udp", "sms"]
+            delivery.sms_alone = "refuse"
             store.url = {store}
             admin.listen = "127.0.0.1:0"
             admin.admin_token_file = {token}
@@ -147,10 +155,11 @@ impl Running {
     pub(super) async fn provision(
         &mut self,
         subscriber: &str,
+        msisdn: Option<&str>,
         services: &[&str],
         credential: &Credential,
     ) -> Result<(), String> {
-        let document = json!({ "msisdn": null, "services": services });
+        let document = json!({ "msisdn": msisdn, "services": services });
         self.call("PUT", &format!("/v1/subscribers/{}", encode(subscriber)), Some(document)).await?;
         let document = json!({
             "subscriber": subscriber,

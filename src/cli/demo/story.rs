@@ -15,6 +15,8 @@ pub(super) enum Role {
     Operator,
     /// A terminal.
     Terminal,
+    /// The short message centre.
+    Network,
     /// Somebody who should not be there.
     Intruder,
 }
@@ -26,6 +28,7 @@ impl Role {
             Self::Daemon => "32",
             Self::Operator => "33",
             Self::Terminal => "36",
+            Self::Network => "35",
             Self::Intruder => "31",
         }
     }

@@ -55,13 +55,14 @@ pub(super) async fn run(mut wholes: mpsc::Receiver<Whole>, shared: Arc<Shared>) 
 }
 
 async fn deliver(whole: Whole, shared: &Shared) {
+    let at = Timestamp::now();
     let outcome = hand_over(&whole, shared).await;
     let state = match outcome.is_delivered() {
         true => ReceiptState::Delivered,
         false => ReceiptState::Undeliverable,
     };
     let seen = seen(&whole, outcome);
-    shared.tell(SmscEvent::Message(Box::new(seen))).await;
+    shared.tell_of(at, SmscEvent::Message(Box::new(seen))).await;
     shared.receipts.settle(whole.tickets, state, Timestamp::now());
 }
 

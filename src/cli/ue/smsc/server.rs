@@ -78,8 +78,13 @@ pub(super) struct Shared {
 impl Shared {
     /// Tells what happened; waits while too much is untold.
     pub(super) async fn tell(&self, event: SmscEvent) {
+        self.tell_of(Timestamp::now(), event).await;
+    }
+
+    /// Tells what happened at that moment.
+    pub(super) async fn tell_of(&self, at: Timestamp, event: SmscEvent) {
         // Whoever has dropped the receiver does not want to know.
-        drop(self.events.send(Happening { at: Timestamp::now(), event }).await);
+        drop(self.events.send(Happening { at, event }).await);
     }
 
     /// Whether the rate allows one more message.
