@@ -68,8 +68,8 @@ impl Daemon {
         let admin = bind_admin(&settings.admin.listen).await?;
         let store = open_store(settings, &listeners, &admin).await?;
 
-        let reasons = digest::Reason::ALL.map(digest::Reason::as_str);
-        let metrics = Arc::new(Metrics::new(&reasons));
+        let metrics = Arc::new(Metrics::new());
+        metrics.certificate_expires(settings.http.tls.as_ref().and_then(|tls| tls.expires));
         let outbox: Arc<dyn engine::Outbox> = Arc::<UdpPort>::clone(&port);
         let sms = settings
             .sms
@@ -184,6 +184,9 @@ impl Daemon {
         let mut limits = self.limits.write().expect("no holder of this lock panics");
         if new.tls.is_some() != limits.tls.is_some() {
             new.tls = limits.tls.take();
+        } else {
+            let expires = settings.http.tls.as_ref().and_then(|tls| tls.expires);
+            self.engine.metrics().certificate_expires(expires);
         }
         *limits = new;
         drop(limits);

@@ -18,6 +18,8 @@ mod http;
 mod jobs;
 #[path = "daemon/ltkm.rs"]
 mod ltkm;
+#[path = "daemon/metrics.rs"]
+mod metrics;
 #[path = "daemon/procedures.rs"]
 mod procedures;
 #[path = "daemon/store.rs"]

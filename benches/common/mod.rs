@@ -51,7 +51,7 @@ pub async fn engine(
     };
     let identity = Identity { fqdn: FQDN.to_owned(), id_type: mikey::IdType::NAI };
     let settings = Settings { rules, identity, retain: Duration::from_secs(86_400), udp_rate: None };
-    Ok(Arc::new(Engine::new(store, settings, Arc::new(Metrics::new(&[])), udp).await?))
+    Ok(Arc::new(Engine::new(store, settings, Arc::new(Metrics::new()), udp).await?))
 }
 
 /// Puts an open service and the terminals in.

@@ -18,6 +18,7 @@ use crate::delivery::State;
 use crate::engine::{Engine, EngineError, Put};
 use crate::id::{BTid, Method, MethodSet, ServiceId, ServiceNo, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
+use crate::metrics::Format;
 use crate::store::{DeliveryFilter, JobState, Members, TerminalFilter};
 
 /// 201 or 200.
@@ -286,11 +287,10 @@ pub(super) async fn metrics(Shared(engine): Shared<Arc<Engine>>, headers: Header
     let accepts = |v: &axum::http::HeaderValue| {
         v.to_str().is_ok_and(|text| text.contains("application/openmetrics-text"))
     };
-    // The same text is right in both formats; a scraper parses it by the type it asked for.
-    let media = match headers.get_all(ACCEPT).iter().any(accepts) {
-        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        false => "text/plain; version=0.0.4; charset=utf-8",
+    let format = match headers.get_all(ACCEPT).iter().any(accepts) {
+        true => Format::OpenMetrics,
+        false => Format::Plain,
     };
     engine.show();
-    ([(CONTENT_TYPE, media)], engine.metrics().encode()).into_response()
+    ([(CONTENT_TYPE, format.media_type())], engine.metrics().encode_as(format)).into_response()
 }

@@ -11,6 +11,7 @@
 //! ```
 
 mod assemble;
+mod certificate;
 mod fault;
 mod raw;
 mod reader;

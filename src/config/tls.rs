@@ -12,9 +12,11 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
 
 use sha2::{Digest, Sha256};
 
+use super::certificate::not_after;
 use super::reader::Reader;
 use super::secrets::{mode_warning, read_bounded};
 use super::value;
+use crate::time::Timestamp;
 
 /// The longest certificate or key file, in octets.
 const MAX_PEM: u64 = 1 << 20;
@@ -38,6 +40,8 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key's file.
     pub key: PathBuf,
+    /// When the first certificate of the chain ends; `None` when none of them tells.
+    pub expires: Option<Timestamp>,
     /// What an acceptor needs: TLS 1.2 and 1.3, no client certificates, ALPN `http/1.1`.
     pub server: Arc<ServerConfig>,
 }
@@ -68,6 +72,7 @@ pub(super) fn tls(reader: &mut Reader) -> Option<Option<Tls>> {
     let signer = key.as_deref().map(|path| read_key(reader, path));
     let (certificate, key, chain, signer) = (certificate?, key?, chain??, signer??);
 
+    let expires = chain.iter().filter_map(|c| not_after(c)).min();
     let certified = CertifiedKey::new(chain, signer);
     match certified.keys_match() {
         // Unknown: a kind of key that does not tell its public half; the handshake will.
@@ -81,13 +86,18 @@ pub(super) fn tls(reader: &mut Reader) -> Option<Option<Tls>> {
             return None;
         }
     }
+    if let Some(expires) = expires.filter(|end| *end <= Timestamp::now()) {
+        let place = reader.place(CERTIFICATE);
+        let what = format!("a certificate of the file ended on {expires}, and terminals refuse it: renew it");
+        reader.warn_at(place, CERTIFICATE, what);
+    }
     let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for the default versions")
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Some(Some(Tls { certificate, key, server: Arc::new(server) }))
+    Some(Some(Tls { certificate, key, expires, server: Arc::new(server) }))
 }
 
 fn read_chain(reader: &mut Reader, key: &'static str, path: &Path) -> Option<Vec<CertificateDer<'static>>> {

@@ -313,9 +313,7 @@ impl Engine {
     pub(super) fn show_service(&self, id: &ServiceId) {
         let catalogue = self.catalogue();
         if let Some(entry) = catalogue.by_id(id) {
-            let members = self.store.counts().members.get(&entry.service.no).map_or(0, |m| m.total);
-            let expires = entry.current(self.now()).map(|k| k.valid_to.as_secs());
-            self.metrics.service(id.as_str(), members, expires);
+            self.show_entry(entry, &self.store.counts(), self.now());
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{Engine, Recipient, failures};
 use crate::delivery::Context;
 use crate::delivery::{Order, Reason};
 use crate::id::{JobId, Method};
+use crate::metrics::JobGauges;
 use crate::store::{Job, JobKind, JobState, Scope, StoreError, View};
 
 /// Terminals in one commit: large enough for one sync to be cheap per terminal, small enough for a
@@ -103,7 +104,12 @@ impl Engine {
             let has_key = |job: &Job| catalogue.get(job.service).is_some_and(|s| s.key(job.number).is_some());
             open.retain(|job| job.kind == JobKind::Retire || has_key(job));
         }
-        self.metrics.fanout_jobs(open.iter().filter(|job| job.state == JobState::Running).count());
+        let visiting = || open.iter().filter(|job| job.has_page());
+        self.metrics.fanout_jobs(JobGauges {
+            running: open.iter().filter(|job| job.state == JobState::Running).count(),
+            visiting: visiting().count(),
+            oldest: visiting().map(|job| job.started).min(),
+        });
         for id in turns.update(open) {
             let Some(job) = self.store.job(id).await? else { continue };
             let Some(end) = job.finished else { continue };
@@ -143,6 +149,7 @@ impl Engine {
         for reason in page.failed {
             self.metrics.failed(reason, 1);
         }
+        self.metrics.fanout_visited(page.visited);
         tracing::debug!(job = %id, terminals = page.visited, "page committed");
         let orders = page.work.iter().flat_map(|(_, orders)| orders);
         let datagrams = orders.filter(|order| order.via == Method::Udp).count();

@@ -29,9 +29,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::delivery::{Context, Delivery, Entropy, HeldBack, Reason, Rules, State, Tally};
-use crate::id::BTid;
+use crate::id::{BTid, Method};
 use crate::keys::Catalogue;
-use crate::metrics::Metrics;
+use crate::metrics::{COALESCED, Metrics};
 use crate::secret::Sealed;
 use crate::store::{Scope, Store, StoreError, View};
 use crate::time::Timestamp;
@@ -87,9 +87,6 @@ pub struct Settings {
     pub udp_rate: Option<u32>,
 }
 
-/// The metrics' word for triggers by SMS that another one makes unnecessary.
-const COALESCED: &str = "coalesced";
-
 /// Decisions over the store; see the module.
 pub struct Engine {
     store: Arc<dyn Store>,
@@ -144,6 +141,7 @@ impl Engine {
         let mut seed = [0u8; 8];
         getrandom::fill(&mut seed)
             .map_err(|e| StoreError::Open(format!("the system gives no randomness: {e}")))?;
+        metrics.sms_enabled(settings.rules.preference.contains(&Method::Sms));
         let shared = Shared {
             catalogue: RwLock::new(Arc::new(catalogue)),
             rules: settings.rules.clone(),

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use super::{Engine, EngineError, RotateSpec};
 use crate::id::ServiceNo;
 use crate::keys::ServiceKeys;
-use crate::store::{CatalogueWrite, Job, JobKind, JobState, StoreError};
+use crate::metrics::{DiskGauges, LaneGauges, ServiceGauges};
+use crate::store::{CatalogueWrite, Counts, DiskUse, Job, JobKind, JobState, Lane, StoreError};
 use crate::time::Timestamp;
 
 /// How often the clock is asked.
@@ -153,14 +154,25 @@ impl Engine {
         let counts = self.store.counts();
         let now = self.now();
         for entry in self.catalogue().services() {
-            let members = counts.members.get(&entry.service.no).map_or(0, |m| m.total);
-            let expires = entry.current(now).map(|k| k.valid_to.as_secs());
-            self.metrics.service(entry.service.id.as_str(), members, expires);
+            self.show_entry(entry, &counts, now);
         }
         self.metrics.open(&counts.open);
-        for seconds in self.store.take_commit_times() {
-            self.metrics.committed(seconds);
-        }
+        let lane = |lane| LaneGauges { entries: self.store.due_len(lane), next: self.store.next_due(lane) };
+        self.metrics.lanes(lane(Lane::Look), lane(Lane::Sms));
+        self.metrics.committed(&self.store.take_commit_times(), now);
+        self.metrics.ready(self.readiness().iter().all(|(_, works)| works.is_ok()));
+    }
+
+    /// Shows a service as it is now.
+    pub(super) fn show_entry(&self, entry: &ServiceKeys, counts: &Counts, now: Timestamp) {
+        let rotation = entry.next_rotation(self.settings.rules.lead_time);
+        let gauges = ServiceGauges {
+            terminals: counts.members.get(&entry.service.no).map_or(0, |m| m.total),
+            key_expires: entry.current(now).map(|k| k.valid_to),
+            keys_end: entry.keys.iter().map(|k| k.valid_to).max().filter(|end| *end > now),
+            rotation_due: rotation.map(|(make, _)| make),
+        };
+        self.metrics.service(entry.service.id.as_str(), gauges);
     }
 
     /// Tries the store once a second until the shutdown and tells the latch.
@@ -172,6 +184,11 @@ impl Engine {
         while !*shutdown.borrow() {
             let works = self.store.probe().await;
             let before = latch.swap(works.is_ok(), std::sync::atomic::Ordering::Relaxed);
+            self.metrics.store_up(works.is_ok());
+            // What cannot be told now stays as it was last seen.
+            if let Ok(DiskUse { taken, journals, free }) = self.store.disk_use().await {
+                self.metrics.store_disk(DiskGauges { taken, journals, free });
+            }
             match works {
                 Ok(()) if !before => tracing::info!("the store works"),
                 Err(error) if before => {

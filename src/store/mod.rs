@@ -300,6 +300,17 @@ pub enum Lane {
     Sms,
 }
 
+/// A store's disk, in octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskUse {
+    /// What the store takes, its journals included.
+    pub taken: u64,
+    /// What its journals take.
+    pub journals: u64,
+    /// What is free on the file system.
+    pub free: u64,
+}
+
 /// Where a list goes on: the terminal's key and the place within its deliveries.
 pub type Cursor = (TerminalKey, u32);
 
@@ -361,6 +372,9 @@ pub trait Store: Send + Sync + 'static {
     /// When the earliest due time of a lane is that is known now.
     fn next_due(&self, lane: Lane) -> Option<Timestamp>;
 
+    /// Due times of a lane that are noted, those that a later update made stale included.
+    fn due_len(&self, lane: Lane) -> usize;
+
     /// The terminal that a short message went to, among the million latest.
     fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey>;
 
@@ -398,6 +412,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store can write now. After a failure it tries to write again.
     fn probe(&self) -> StoreFuture<'_, ()>;
+
+    /// What the store takes of its disk, and what is free there.
+    fn disk_use(&self) -> StoreFuture<'_, DiskUse>;
 
     /// Durations of commits since the last call, in seconds, for the histogram; bounded.
     fn take_commit_times(&self) -> Vec<f64>;

@@ -16,12 +16,18 @@ use crate::harness::{Daemon, FQDN, PATIENCE, write_secret};
 
 const HTTP: Option<&[u8]> = Some(&[2]);
 
-/// Puts a new certificate and its key into the directory.
-fn certify(dir: &Path) -> CertificateDer<'static> {
-    let made = rcgen::generate_simple_self_signed([FQDN.to_owned()]).expect("a certificate");
-    std::fs::write(dir.join("certificate.pem"), made.cert.pem()).expect("written");
-    write_secret(&dir.join("key.pem"), &made.signing_key.serialize_pem());
-    made.cert.der().clone()
+/// 2070-01-01T00:00:00Z, at which the first certificate ends.
+const ENDS_FIRST: f64 = 3_155_760_000.0;
+
+/// Puts a new certificate, which is valid until the year, and its key into the directory.
+fn certify(dir: &Path, until: i32) -> CertificateDer<'static> {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut parameters = rcgen::CertificateParams::new([FQDN.to_owned()]).expect("a name");
+    parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let made = parameters.self_signed(&key).expect("a certificate");
+    std::fs::write(dir.join("certificate.pem"), made.pem()).expect("written");
+    write_secret(&dir.join("key.pem"), &key.serialize_pem());
+    made.der().clone()
 }
 
 /// A client that trusts this certificate alone.
@@ -89,7 +95,7 @@ impl Client {
 
 fn secured(overrides: &str) -> (Daemon, CertificateDer<'static>, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
-    let certificate = certify(dir.path());
+    let certificate = certify(dir.path(), 2070);
     let at = |name: &str| dir.path().join(name).display().to_string();
     let tls =
         format!("http.tls = {{ certificate = \"{}\", key = \"{}\" }}", at("certificate.pem"), at("key.pem"));
@@ -104,11 +110,14 @@ fn terminals_register_over_https_and_a_new_certificate_is_taken_on_sighup() {
     let terminal = Terminal::provision(&daemon, &[]);
     let mut before = Client::connect(&daemon, &first).expect("a session");
     before.register(&terminal);
-    let second = certify(dir.path());
+    let second = certify(dir.path(), 2080);
     Client::connect(&daemon, &first).expect("not taken before it is told");
+    let ends = daemon.metric("ltkmd_tls_certificate_expires_timestamp_seconds");
+    assert_eq!(ends, ENDS_FIRST);
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     daemon.await_log("configuration read again");
     assert!(Client::connect(&daemon, &first).is_err(), "the old certificate is gone");
+    assert!(daemon.metric("ltkmd_tls_certificate_expires_timestamp_seconds") > ends);
     Client::connect(&daemon, &second).expect("a session").register(&terminal);
     before.register(&terminal);
 

@@ -6,8 +6,8 @@ use crate::delivery::{Delivery, MessageId, Terminal};
 use crate::id::{BTid, JobId, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
 use crate::store::{
-    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, EmbeddedStore, Job, Lane, Scope, Sealer, Store,
-    StoreError, StoreFuture, Subscriber, TerminalFilter,
+    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, EmbeddedStore, Job, Lane, Scope, Sealer,
+    Store, StoreError, StoreFuture, Subscriber, TerminalFilter,
 };
 use crate::time::Timestamp;
 
@@ -62,6 +62,12 @@ impl Store for Faulty {
     }
     fn next_due(&self, lane: Lane) -> Option<Timestamp> {
         self.inner.next_due(lane)
+    }
+    fn due_len(&self, lane: Lane) -> usize {
+        self.inner.due_len(lane)
+    }
+    fn disk_use(&self) -> StoreFuture<'_, DiskUse> {
+        self.or_fail(self.inner.disk_use())
     }
     fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
         self.inner.terminal_of_message(id)

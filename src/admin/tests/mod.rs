@@ -93,7 +93,7 @@ impl World {
             retain: Duration::from_secs(24 * 3600),
             udp_rate: None,
         };
-        let engine = Engine::new(store.clone(), settings, Arc::new(Metrics::new(&[])), Arc::new(Nowhere));
+        let engine = Engine::new(store.clone(), settings, Arc::new(Metrics::new()), Arc::new(Nowhere));
         let engine = Arc::new(engine.await.expect("an engine"));
         let token = |text: &str| Some(Secret::from(text.as_bytes()));
         let auth = Auth { admin_token: token("admin"), key_reader_token: token("reader"), unix };

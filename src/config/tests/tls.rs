@@ -25,6 +25,28 @@ fn a_certificate_with_its_key_makes_a_server() {
 }
 
 #[test]
+fn the_first_end_of_the_chain_is_known_and_one_that_is_past_is_warned_of() {
+    let sandbox = sandbox();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let until = |year| {
+        let mut parameters = rcgen::CertificateParams::new(["c.example".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(year, 6, 1);
+        parameters.self_signed(&key).unwrap().pem()
+    };
+    sandbox.write("c.key", key.serialize_pem());
+    sandbox.write("chain.crt", until(2060) + &until(2055) + &until(2070));
+    let settings = sandbox.load(&text("chain.crt", "c.key")).unwrap();
+    let expires = settings.http.tls.unwrap().expires.unwrap();
+    assert_eq!(expires.to_string(), "2055-06-01T00:00:00Z");
+    assert!(!settings.warnings.iter().any(|w| w.key == "http.tls.certificate"));
+
+    sandbox.write("past.crt", until(2020));
+    let settings = sandbox.load(&text("past.crt", "c.key")).unwrap();
+    let told = settings.warnings.iter().find(|w| w.key == "http.tls.certificate").unwrap();
+    assert!(told.what.contains("ended on 2020-06-01T00:00:00Z"), "{}", told.what);
+}
+
+#[test]
 fn files_that_do_not_belong_together_or_hold_something_else_are_faults() {
     let sandbox = sandbox();
     let faults = |certificate, key| sandbox.faults(&text(certificate, key));

@@ -18,12 +18,20 @@ pub(super) struct DueQueue {
     /// The rest of the bucket that is being given out, and its tick.
     current: Vec<TerminalKey>,
     current_tick: u64,
+    /// Entries of both.
+    len: usize,
 }
 
 impl DueQueue {
     /// Puts a terminal in for the moment it is due at, rounded up to the tick.
     pub(super) fn feed(&mut self, due: Timestamp, key: TerminalKey) {
         self.buckets.entry(due.0.div_ceil(TICK)).or_default().push(key);
+        self.len += 1;
+    }
+
+    /// Entries that wait; one terminal may have several.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// Takes what is due, the earliest first. One terminal's entries of one tick are one.
@@ -36,10 +44,13 @@ impl DueQueue {
                 self.current_tick = *entry.key();
                 self.current = entry.remove();
                 self.current.sort_unstable();
+                self.len -= self.current.len();
                 self.current.dedup();
+                self.len += self.current.len();
             }
             let n = self.current.len().min(limit - taken.len());
             taken.extend(self.current.drain(self.current.len() - n..));
+            self.len -= n;
         }
         if self.current.is_empty() {
             self.current = Vec::new();
@@ -86,9 +97,11 @@ mod tests {
             queue.feed(Timestamp(u64::from(n) * 1000), key(n));
         }
         queue.feed(Timestamp(1000), key(1));
+        assert_eq!(queue.len(), 4);
         assert_eq!(queue.take(Timestamp(5000), 2), [key(1), key(2)]);
-        assert_eq!(queue.next(), Some(Timestamp(3000)));
+        assert_eq!((queue.next(), queue.len()), (Some(Timestamp(3000)), 1), "one came twice");
         assert_eq!(queue.take(Timestamp(5000), 2), [key(3)]);
+        assert_eq!(queue.len(), 0);
     }
 
     #[test]

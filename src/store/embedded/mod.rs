@@ -29,8 +29,8 @@ use self::committer::{Command, Committer};
 use self::shared::Shared;
 use self::spaces::Spaces;
 use super::{
-    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, Job, Lane, Scope, Sealer, Store, StoreError,
-    StoreFuture, Subscriber, TerminalFilter,
+    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, Job, Lane, Scope, Sealer, Store,
+    StoreError, StoreFuture, Subscriber, TerminalFilter,
 };
 use crate::delivery::{Delivery, MessageId, Terminal};
 use crate::id::{BTid, JobId, SubscriberId, TerminalKey};
@@ -92,7 +92,7 @@ impl EmbeddedStore {
         Ok(Self { shared, commands: Some(commands), committer: Some(committer), _lock: opened.lock })
     }
 
-    /// Octets of all journals on disk, for the metrics.
+    /// Octets of all journals on disk.
     ///
     /// # Errors
     /// The store is closed, or the file system does not answer.
@@ -100,7 +100,7 @@ impl EmbeddedStore {
         self.shared.spaces()?.db.journal_disk_space().map_err(spaces::unavailable)
     }
 
-    /// Octets of everything on disk, for the metrics.
+    /// Octets of everything on disk.
     ///
     /// # Errors
     /// The store is closed, or the file system does not answer.
@@ -198,6 +198,10 @@ impl Store for EmbeddedStore {
         self.shared.next_due(lane)
     }
 
+    fn due_len(&self, lane: Lane) -> usize {
+        self.shared.due_len(lane)
+    }
+
     fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
         self.shared.terminal_of_message(id)
     }
@@ -251,6 +255,17 @@ impl Store for EmbeddedStore {
 
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.command(Command::Probe)
+    }
+
+    fn disk_use(&self) -> StoreFuture<'_, DiskUse> {
+        let shared = Arc::clone(&self.shared);
+        self.read(move |spaces, _| {
+            Ok(DiskUse {
+                taken: spaces.db.disk_space().map_err(spaces::unavailable)?,
+                journals: spaces.db.journal_disk_space().map_err(spaces::unavailable)?,
+                free: shared.free()?,
+            })
+        })
     }
 
     fn take_commit_times(&self) -> Vec<f64> {

@@ -156,12 +156,17 @@ impl Shared {
         spaces.clone().ok_or(StoreError::Closed)
     }
 
-    /// Refuses while the disk has less room than the reserve: a full disk would end every flush.
-    pub(super) fn check_room(&self) -> Result<(), StoreError> {
+    /// Octets that are free on the directory's file system, for who is not root.
+    pub(super) fn free(&self) -> Result<u64, StoreError> {
         let stat = nix::sys::statvfs::statvfs(&self.dir)
             .map_err(|e| StoreError::Unavailable(format!("{}: {e}", self.dir.display())))?;
         #[allow(clippy::useless_conversion, reason = "the field types differ between systems")]
-        let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
+        Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+    }
+
+    /// Refuses while the disk has less room than the reserve: a full disk would end every flush.
+    pub(super) fn check_room(&self) -> Result<(), StoreError> {
+        let free = self.free()?;
         if free < self.reserve {
             return Err(StoreError::Unavailable(format!(
                 "the disk of {} is full: {} MiB free, {} MiB are kept in reserve",
@@ -214,6 +219,10 @@ impl Shared {
 
     pub(super) fn next_due(&self, lane: Lane) -> Option<Timestamp> {
         lock(self.lane(lane)).next()
+    }
+
+    pub(super) fn due_len(&self, lane: Lane) -> usize {
+        lock(self.lane(lane)).len()
     }
 
     pub(super) fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {

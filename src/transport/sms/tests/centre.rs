@@ -243,7 +243,7 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn start(settings: SmsSettings) -> Self {
-        let metrics = Arc::new(Metrics::new(&[]));
+        let metrics = Arc::new(Metrics::new());
         let (gateway, events) = Gateway::new(settings, Arc::clone(&metrics));
         let (shutdown, stop) = watch::channel(false);
         let run = tokio::spawn(Arc::clone(&gateway).run(stop));

@@ -264,7 +264,7 @@ async fn what_is_handed_over_without_a_link_or_after_the_end_is_given_back() {
 
 #[tokio::test]
 async fn a_gateway_that_never_ran_takes_nothing() {
-    let metrics = std::sync::Arc::new(Metrics::new(&[]));
+    let metrics = std::sync::Arc::new(Metrics::new());
     let (gateway, mut events) = Gateway::new(settings(&[]), metrics);
     let (shutdown, stop) = tokio::sync::watch::channel(true);
     gateway.submit(message(1));

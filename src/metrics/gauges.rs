@@ -1,0 +1,47 @@
+//! What gauges are set to together.
+
+use crate::time::Timestamp;
+
+/// A service as the metrics show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServiceGauges {
+    /// Terminals registered for it.
+    pub terminals: u64,
+    /// When its current key ends.
+    pub key_expires: Option<Timestamp>,
+    /// When the last of its keys ends.
+    pub keys_end: Option<Timestamp>,
+    /// When the schedule makes its next key.
+    pub rotation_due: Option<Timestamp>,
+}
+
+/// What a lane of due times holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LaneGauges {
+    /// Entries, stale ones included.
+    pub entries: usize,
+    /// The earliest one's moment.
+    pub next: Option<Timestamp>,
+}
+
+/// The fan-out jobs that are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JobGauges {
+    /// Jobs that run.
+    pub running: usize,
+    /// Jobs that have terminals ahead of them and are not paused.
+    pub visiting: usize,
+    /// When the oldest of these began.
+    pub oldest: Option<Timestamp>,
+}
+
+/// The store's disk, in octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskGauges {
+    /// What the store takes, its journals included.
+    pub taken: u64,
+    /// What its journals take.
+    pub journals: u64,
+    /// What is free.
+    pub free: u64,
+}
