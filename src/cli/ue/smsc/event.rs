@@ -121,7 +121,7 @@ impl MessageSeen {
             Outcome::Shown => "no port takes it".to_owned(),
             Outcome::Undeliverable { why } => format!("UNDELIVERABLE: {why}"),
         };
-        format!("{} → {}  {parts}, {port}  {what}; {outcome}", self.from, self.to)
+        format!("{}  {parts}, {port}  {what}; {outcome}", way(&self.from, &self.to))
     }
 }
 
@@ -224,14 +224,19 @@ impl SmscEvent {
                 format!("{} is gone: {why}", system_id.as_deref().unwrap_or("somebody who never bound"))
             }
             Self::Message(message) => message.line(),
-            Self::Refused { from, to, status, .. } => format!("{from} → {to}  refused: {status}"),
+            Self::Refused { from, to, status, .. } => format!("{}  refused: {status}", way(from, to)),
             Self::Incomplete { from, to, parts, of } => {
-                format!("{from} → {to}  given up: {parts} of {of} parts came")
+                format!("{}  given up: {parts} of {of} parts came", way(from, to))
             }
             Self::Receipt { system_id, to, state, .. } => format!("receipt to {system_id}: {to} {state}"),
             Self::ReceiptRefused { id, status } => format!("the receipt for {id} was not taken: {status}"),
         }
     }
+}
+
+/// From whom to whom. A source may be left to the centre (SMPP 3.4 §4.4.1).
+fn way(from: &str, to: &str) -> String {
+    format!("{} → {to}", if from.is_empty() { "no source" } else { from })
 }
 
 /// What happened when.
@@ -281,6 +286,12 @@ mod tests {
             let line = message(outcome).line();
             assert_eq!(line, format!("12345 → 491701234567  2 parts, port 4359 from 4359  {end}"));
         }
+    }
+
+    #[test]
+    fn a_message_without_a_source_says_so() {
+        let line = MessageSeen { from: String::new(), ..message(Outcome::Shown) }.line();
+        assert!(line.starts_with("no source → 491701234567  "), "{line}");
     }
 
     #[test]
