@@ -136,6 +136,39 @@ fn what_waits_for_one_terminal_becomes_one_message() {
 }
 
 #[test]
+fn who_needs_no_message_any_more_when_its_turn_comes_is_sent_none() {
+    let smsc = Smsc::start();
+    smsc.tell(json!({"do": "refuse_binds", "status": "ESME_RBINDFAIL"}));
+    let daemon = daemon(&[&smsc], "");
+    let phones = Phone::many(&daemon, 5);
+    let (_, msk_id) = daemon.rotate("urn:s", None);
+    for phone in &phones {
+        phone.await_delivery(&daemon, &msk_id, "queued");
+    }
+    let [pulls, leaves, is_deleted, declares_http, stays] = &phones[..] else {
+        unreachable!("there are five")
+    };
+    pulls.pull(&daemon);
+    leaves.terminal.deregistered(&["urn:s"]);
+    let path = format!("/v1/subscribers/{}", encoded(&is_deleted.terminal.subscriber));
+    assert_eq!(daemon.admin("DELETE", &path, None).status, 204);
+    declares_http.terminal.registered(&["urn:s"], Some(&[2]));
+    // A number that changed while it waited is the one that is sent to.
+    let msisdn = json!("491799999999");
+    assert_eq!(put_subscriber(&daemon, &stays.terminal.subscriber, msisdn.clone()).status, 200);
+    smsc.tell(json!({"do": "refuse_binds", "status": null}));
+    let message = smsc.await_accepted(1).remove(0);
+    assert_eq!(json!(message.to), msisdn);
+    stays.terminal.open(&message.octets);
+    // What comes later is sent later: the others would have had their turn before.
+    daemon.put_service("urn:t", 2, json!({}));
+    let last = Phone::registered(&daemon, 9, &["urn:t"], BEHIND_NAT);
+    daemon.rotate("urn:t", None);
+    last.trigger(&smsc.await_accepted(2)[1]);
+    assert_eq!(smsc.submits().len(), 2);
+}
+
+#[test]
 fn what_no_turn_came_for_in_time_fails_with_that_reason() {
     let smsc = Smsc::start();
     smsc.tell(json!({"do": "refuse_binds", "status": "ESME_RBINDFAIL"}));

@@ -1,9 +1,11 @@
 //! The link to the centre: throttling, window, rate, what a broken link leaves behind.
 
+use data_encoding::BASE64;
 use serde_json::json;
 
-use crate::peer::Smsc;
-use crate::phone::{Phone, all_triggered, daemon};
+use crate::harness::Daemon;
+use crate::peer::{Smsc, concatenation};
+use crate::phone::{BEHIND_NAT, Phone, all_triggered, daemon};
 
 #[test]
 fn throttled_messages_are_tried_again_and_counted() {
@@ -162,4 +164,77 @@ fn a_daemon_that_binds_once_for_each_direction_sends_on_one_link_and_hears_recei
     });
     let answer = smsc.await_event("deliver_sm_resp", |e| e["command"] == "deliver_sm_resp");
     assert_eq!(answer["link"], receiver);
+}
+
+#[test]
+fn when_one_of_two_links_breaks_both_are_bound_anew() {
+    let smsc = Smsc::start();
+    let daemon = daemon(&[&smsc], "sms.bind = \"transmitter-receiver\"");
+    let phone = Phone::behind_nat(&daemon, 1);
+    smsc.await_bound(2);
+    let receiver =
+        smsc.await_event("bind_receiver", |e| e["event"] == "bound" && e["command"] == "bind_receiver");
+    smsc.tell(json!({"do": "drop", "link": receiver["link"]}));
+    smsc.await_bound(4);
+    daemon.await_metric("ltkmd_smsc_up", 1.0);
+    daemon.rotate("urn:s", None);
+    let message = smsc.await_accepted(1).remove(0);
+    phone.trigger(&message);
+    smsc.receipt(&message.ids[0], "DELIVRD", "tlv");
+    daemon.await_state("the receipt", |daemon| {
+        daemon.deliveries(&phone.terminal.btid).into_iter().find(|d| d["receipt"]["state"] == "delivered")
+    });
+}
+
+/// A terminal whose triggers have several parts.
+fn wordy(daemon: &Daemon) -> Phone {
+    daemon.put_service("urn:long", 2, json!({"ext_bcast": BASE64.encode(&[0xA5; 400])}));
+    Phone::registered(daemon, 1, &["urn:long"], BEHIND_NAT)
+}
+
+#[test]
+fn parts_that_are_throttled_are_tried_again_as_parts_of_the_same_message() {
+    let smsc = Smsc::start();
+    let daemon = daemon(&[&smsc], "sms.window = 2");
+    let phone = wordy(&daemon);
+    smsc.tell(json!({"do": "answer_submits", "status": "ESME_RTHROTTLED", "times": 2}));
+    daemon.rotate("urn:long", None);
+    let message = smsc.await_accepted(1).remove(0);
+    phone.trigger(&message);
+    let submits = smsc.submits();
+    assert_eq!(submits.len(), message.parts.len() + 2);
+    assert!(smsc.most_outstanding() <= 2, "parts count for the window");
+    let reference = |part| concatenation(part).map(|(reference, ..)| reference);
+    assert!(submits.iter().all(|s| reference(s) == reference(&submits[0])), "{submits:?}");
+    let delivery = &phone.await_delivery(&daemon, "00020002", "sent");
+    assert_eq!(delivery["attempts"], 1, "it was one trigger all the time");
+}
+
+#[test]
+fn a_message_that_a_link_took_with_it_half_sent_goes_out_whole_on_the_next() {
+    let smsc = Smsc::start();
+    let daemon = daemon(&[&smsc], "sms.window = 1");
+    let phone = wordy(&daemon);
+    smsc.await_bound(1);
+    smsc.tell(json!({"do": "drop_after", "submits": [3]}));
+    daemon.rotate("urn:long", None);
+    let message = smsc.await_accepted(1).remove(0);
+    phone.trigger(&message);
+    assert!(message.parts.len() > 3 && message.parts.iter().all(|p| p["link"] == 2), "{:?}", message.parts);
+    assert_eq!(smsc.submits().len(), message.parts.len() + 3);
+    phone.await_delivery(&daemon, "00020002", "sent");
+}
+
+#[test]
+fn a_centre_that_names_no_message_is_believed_all_the_same() {
+    let smsc = Smsc::start();
+    let daemon = daemon(&[&smsc], "");
+    let phone = Phone::behind_nat(&daemon, 1);
+    smsc.tell(json!({"do": "nameless"}));
+    let (_, msk_id) = daemon.rotate("urn:s", None);
+    phone.trigger(&smsc.await_accepted(1)[0]);
+    daemon.await_metric("ltkmd_sms_submitted_total{outcome=\"accepted\"}", 1.0);
+    assert_eq!(phone.await_delivery(&daemon, &msk_id, "sent")["message_ids"], json!([]));
+    phone.pull(&daemon);
+    phone.await_delivery(&daemon, &msk_id, "verified");
 }

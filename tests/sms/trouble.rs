@@ -43,6 +43,7 @@ fn a_refused_bind_is_told_with_centre_and_status_and_tried_until_it_is_accepted(
     smsc.tell(json!({"do": "refuse_binds", "status": null}));
     phone.trigger(&smsc.await_accepted(1)[0]);
     daemon.await_metric("ltkmd_smsc_up", 1.0);
+    daemon.await_metric("ltkmd_sms_held_back_total{reason=\"room\"}", 1.0);
     phone.pull(&daemon);
     phone.await_delivery(&daemon, &msk_id, "verified");
 }

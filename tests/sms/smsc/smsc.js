@@ -23,6 +23,7 @@ let allowance = null; // {submits, ms}: more within so many milliseconds are thr
 let delay = 0; // milliseconds before a submission is answered
 let held = null; // answers that wait for `release`
 let deaf = false; // nothing is answered at all
+let nameless = false; // messages are accepted without a name
 let nonsense = null; // {on, octets, times}: what a command is answered with instead
 let fuses = []; // submissions until all links are cut, and then until they are cut again
 let binds = 0;
@@ -116,7 +117,7 @@ function onSubmit(link, pdu) {
     if (!links.has(link.number) || deaf) return;
     link.outstanding -= 1;
     outstanding -= 1;
-    const message_id = command_status ? '' : `${process.pid}-${++messages}`;
+    const message_id = command_status || nameless ? '' : `${process.pid}-${++messages}`;
     tell('answer', { link: link.number, sequence_number: pdu.sequence_number, command_status, message_id });
     reply(link, pdu, command_status ? { command_status } : { message_id });
   };
@@ -187,9 +188,10 @@ const commands = {
   delay: ({ ms }) => { delay = ms; },
   hold: () => { held = held || []; },
   release: () => { const answers = held || []; held = null; answers.forEach((answer) => answer()); },
+  nameless: () => { nameless = true; },
   deaf: ({ on }) => { deaf = on; },
   nonsense: (c) => { nonsense = c.on === null ? null : { on: c.on, hex: c.hex, times: c.times }; },
-  drop: () => { for (const link of [...links.values()]) link.session.destroy(); },
+  drop: ({ link }) => { links.get(link).session.destroy(); },
   drop_after: ({ submits }) => { fuses = submits; },
   receipt,
   unbind: () => { for (const link of links.values()) link.session.unbind(); },
