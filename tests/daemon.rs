@@ -2,6 +2,8 @@
 
 mod harness;
 
+#[path = "daemon/backup.rs"]
+mod backup;
 #[path = "daemon/delivery.rs"]
 mod delivery;
 #[path = "daemon/digest.rs"]

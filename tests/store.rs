@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "store/backup.rs"]
+mod backup;
 #[path = "store/conformance.rs"]
 mod conformance;
 #[path = "store/embedded.rs"]

@@ -321,6 +321,16 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             "service": with_id(&service), "subscriber": with_id(&subscriber), "credential": with_id(&credential)
         }
     });
+    // What an export writes is what an import takes, but for the keys of credentials, which may be left out.
+    let mut exported = line.clone();
+    exported["description"] = json!("One line of an export.");
+    let written = &mut exported["properties"]["credential"];
+    written["required"] = json!(["id", "subscriber", "gba", "expires", "t"]);
+    for (of, never) in
+        [("", "oneOf"), ("/properties", "ks"), ("/properties", "rand"), ("/properties", "impi")]
+    {
+        written.pointer_mut(of).and_then(Value::as_object_mut).map(|members| members.remove(never));
+    }
     vec![
         ("ServiceDocument", service),
         ("SubscriberDocument", subscriber),
@@ -328,5 +338,6 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("RotateDocument", rotate),
         ("TriggerDocument", trigger),
         ("ImportLine", line),
+        ("ExportLine", exported),
     ]
 }

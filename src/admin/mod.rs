@@ -4,8 +4,10 @@
 //! by hand, so that each fault names its field and no secret is repeated; what they mean is the engine's.
 
 mod auth;
+mod backup;
 mod body;
 mod documents;
+mod export;
 mod handlers;
 mod import;
 mod jobs;

@@ -81,6 +81,7 @@ fn content(content: &Content) -> Option<Value> {
         Content::Json(name) => json!({"application/json": {"schema": reference(name)}}),
         Content::Page(name) => json!({"application/json": {"schema": page(name)}}),
         Content::Lines(name) => json!({"application/x-ndjson": {"schema": reference(name)}}),
+        Content::Octets => json!({"application/octet-stream": {"schema": {}}}),
         Content::Object => json!({"application/json": {"schema": {"type": "object"}}}),
         Content::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
     })
@@ -139,7 +140,7 @@ fn describe(operation: &Operation) -> Value {
     if let Some(content) = content(&operation.body) {
         described["requestBody"] = json!({"required": !operation.body_optional, "content": content});
     }
-    described["security"] = match (operation.open, operation.path == super::routes::KEYS) {
+    described["security"] = match (operation.open, super::routes::SECRETS.contains(&operation.path)) {
         (true, _) => json!([]),
         (false, true) => json!([{"admin": []}, {"keyReader": []}]),
         (false, false) => json!([{"admin": []}]),

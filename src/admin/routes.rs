@@ -9,11 +9,17 @@ use axum::{Extension, Router, middleware};
 
 use super::auth::{self, Auth};
 use super::problem::Problem;
-use super::{handlers, import, jobs, openapi, services};
+use super::{backup, handlers, import, jobs, openapi, services};
 use crate::engine::Engine;
 
-/// The one path that the key reader's token opens.
-pub(super) const KEYS: &str = "/v1/services/{service_id}/keys";
+/// The keys of a service.
+const KEYS: &str = "/v1/services/{service_id}/keys";
+
+/// All that operators put in.
+const EXPORT: &str = "/v1/export";
+
+/// The paths that the key reader's token opens, with `secrets=true`.
+pub(super) const SECRETS: [&str; 2] = [KEYS, EXPORT];
 
 /// A query parameter.
 pub(super) struct Parameter {
@@ -40,6 +46,8 @@ pub(super) enum Content {
     Page(&'static str),
     /// `application/x-ndjson`, each line of this schema.
     Lines(&'static str),
+    /// `application/octet-stream`.
+    Octets,
     /// Any JSON object.
     Object,
     /// Prometheus text.
@@ -346,6 +354,36 @@ pub(super) static OPERATIONS: &[Operation] = &[
         ..ACT
     },
     Operation {
+        path: EXPORT,
+        id: "export",
+        tag: "credentials",
+        summary: "All services, subscribers and credentials of one moment, in the form that the import takes, with the \
+                  counters of credentials. Keys of credentials are in it with `secrets=true` alone, for the bearer of \
+                  the key_reader_token; without them the import takes no credential. The header `ltkmd-lines` says \
+                  about how many lines come. 503: another backup or export is under way, or the store does not work.",
+        query: &[Parameter {
+            name: "secrets",
+            about: "Shows the keys of credentials; takes the key_reader_token.",
+            kind: Kind::Flag,
+        }],
+        answers: &[(200, "One object a line.", Content::Lines("ExportLine"))],
+        errors: &[500, 503],
+        handler: || routing::get(backup::export),
+        ..READ
+    },
+    Operation {
+        path: "/v1/backup",
+        id: "backup",
+        tag: "daemon",
+        summary: "The whole store at one moment, for `ltkmd restore`. Secrets in it stay sealed under the store key, \
+                  which is not in it. One that was cut off is told by its reader: its end is missing. 503: another \
+                  backup or export is under way, or the store does not work.",
+        answers: &[(200, "Frames with checks.", Content::Octets)],
+        errors: &[500, 503],
+        handler: || routing::get(backup::backup),
+        ..READ
+    },
+    Operation {
         path: "/v1/terminals",
         id: "listTerminals",
         tag: "terminals",
@@ -453,6 +491,7 @@ pub(super) fn router(engine: Arc<Engine>, auth: Auth) -> Router {
     router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
+        .layer(Extension(backup::Place::default()))
         .layer(middleware::from_fn_with_state(Arc::new(auth), auth::gate))
         .with_state(engine)
 }

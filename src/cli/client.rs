@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, Response};
@@ -27,6 +27,9 @@ const MAX_BODY: usize = 64 << 20;
 
 /// How long one exchange may take, unless [`Client::timeout`] says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an answer that is taken piece by piece may give nothing.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -220,9 +223,43 @@ impl Client {
         }
     }
 
-    async fn exchange(&mut self, mut request: Request<Body>) -> Result<Response<Bytes>, ClientError> {
+    /// Sends a request and gives its answer as soon as it begins; [`Client::timeout`] is for that begin alone. The
+    /// connection serves no other request.
+    ///
+    /// # Errors
+    /// No connection, a broken one, no answer in time.
+    pub async fn open_answer(&mut self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+        let after = self.timeout.unwrap_or(Duration::MAX);
+        let begun = tokio::time::timeout(after, self.begin(request)).await;
+        self.sender = None;
+        begun.map_err(|_| ClientError::Timeout { endpoint: self.endpoint.clone(), after })?
+    }
+
+    /// The next octets of an answer that [`Client::open_answer`] began; `None` at its end.
+    ///
+    /// # Errors
+    /// It broke off, or nothing came for [`SILENCE`].
+    pub async fn next_octets(&self, answer: &mut Incoming) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            let frame = tokio::time::timeout(SILENCE, answer.frame()).await;
+            let frame = frame
+                .map_err(|_| ClientError::Timeout { endpoint: self.endpoint.clone(), after: SILENCE })?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(self.broken(error)),
+                Some(Ok(frame)) => {
+                    if let Ok(octets) = frame.into_data() {
+                        return Ok(Some(octets));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a request and takes the head of its answer.
+    async fn begin(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
         request.headers_mut().insert(HOST, self.host.clone());
-        let response = loop {
+        loop {
             let (mut sender, reused) = match self.sender.take() {
                 Some(sender) => (sender, true),
                 None => (self.connect().await?, false),
@@ -235,7 +272,7 @@ impl Client {
             match sent {
                 Ok(response) => {
                     self.sender = Some(sender);
-                    break response;
+                    return Ok(response);
                 }
                 // A connection that the server closed while it lay idle gives the request back unsent.
                 Err(mut error) => match error.take_message() {
@@ -243,8 +280,11 @@ impl Client {
                     _ => return Err(self.broken(error.into_error())),
                 },
             }
-        };
-        let (parts, mut body) = response.into_parts();
+        }
+    }
+
+    async fn exchange(&mut self, request: Request<Body>) -> Result<Response<Bytes>, ClientError> {
+        let (parts, mut body) = self.begin(request).await?.into_parts();
         let mut octets = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = match frame {

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod ctl;
 pub mod demo;
 pub mod man;
+pub mod restore;
 mod serve;
 pub mod ue;
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// Where the configuration is when nothing else is said.
-const CONFIG: &str = "/etc/ltkmd/ltkmd.toml";
+pub(crate) const CONFIG: &str = "/etc/ltkmd/ltkmd.toml";
 
 /// Delivers the long-term keys of mobile broadcast (MBMS, OMA BCAST smartcard profile) to terminals: LTKMs inside
 /// HTTP answers and over UDP, pulled after a trigger by SMS, verified, resent, remembered.
@@ -39,6 +40,8 @@ enum Command {
     Ue(Box<ue::UeArgs>),
     /// Operate a running daemon through its admin API
     Ctl(Box<ctl::Ctl>),
+    /// Put a backup in the place of the store; the daemon must not run
+    Restore(restore::RestoreArgs),
     /// Print manual pages
     Man(man::ManArgs),
     /// Print what a shell needs to complete the command line
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => run(demo::run(args)),
         Command::Ue(args) => run(ue::run(*args)),
         Command::Ctl(args) => run(ctl::run(*args)),
+        Command::Restore(args) => restore::run(&args),
         Command::Man(args) => man::run(&args, Arguments::command()),
         Command::Completions(args) => completions::run(&args, Arguments::command()),
     }

@@ -57,6 +57,11 @@ impl<'a> Reader<'a> {
         if reader.octet()? == version { Ok(reader) } else { Err(Damaged) }
     }
 
+    /// Begins octets that have no version octet of their own.
+    pub(crate) fn whole(octets: &'a [u8]) -> Self {
+        Self(octets)
+    }
+
     /// Octets that are left.
     pub(crate) fn left(&self) -> usize {
         self.0.len()

@@ -5,12 +5,13 @@
 //! of one terminal never overlap, that the counters of services, states and jobs follow every change in
 //! the same commit, and that secrets are sealed.
 
+pub mod backup;
 mod codec;
 mod embedded;
 mod record;
 mod seal;
 
-pub use embedded::EmbeddedStore;
+pub use embedded::{EmbeddedStore, Phase, RestoreError, RestoreOptions, Restored, restore};
 pub use seal::{SealError, Sealer};
 
 use std::collections::BTreeMap;
@@ -409,6 +410,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The counters, as of the last commit.
     fn counts(&self) -> Counts;
+
+    /// What the store holds now, to be read piece by piece while it goes on: all commits before this moment and
+    /// nothing of those behind it. Reading it blocks; until it is dropped, the engine keeps what newer commits replace.
+    fn moment(&self) -> StoreFuture<'_, Box<dyn backup::Moment>>;
 
     /// Whether the store can write now. After a failure it tries to write again.
     fn probe(&self) -> StoreFuture<'_, ()>;

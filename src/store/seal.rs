@@ -26,6 +26,7 @@ pub struct Sealer {
     cipher: Aes256Gcm,
     place: Hmac<Sha256>,
     ltkm: Hmac<Sha256>,
+    backup: Hmac<Sha256>,
 }
 
 impl std::fmt::Debug for Sealer {
@@ -70,6 +71,7 @@ impl Sealer {
             cipher: Aes256Gcm::new(data_key.into()),
             place: derived(b"terminal key"),
             ltkm: derived(b"ltkm rand"),
+            backup: derived(b"backup"),
         }
     }
 
@@ -127,6 +129,13 @@ impl Sealer {
         mac.update(btid.as_str().as_bytes());
         let digest = mac.finalize().into_bytes();
         TerminalKey(digest[..16].try_into().expect("SHA-256 gives 32 octets"))
+    }
+
+    /// HMAC-SHA-256 over a backup's hash: its writer had this store's data key.
+    pub(crate) fn backup_mac(&self, digest: &[u8; 32]) -> [u8; 32] {
+        let mut mac = self.backup.clone();
+        mac.update(digest);
+        mac.finalize().into_bytes().into()
     }
 
     /// RAND (16 octets) and CSB ID of the LTKM with this T: pseudo-random, fresh with each T, and known again

@@ -103,6 +103,9 @@ impl Store for Faulty {
     fn counts(&self) -> Counts {
         self.inner.counts()
     }
+    fn moment(&self) -> StoreFuture<'_, Box<dyn crate::store::backup::Moment>> {
+        self.or_fail(self.inner.moment())
+    }
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.or_fail(self.inner.probe())
     }

@@ -1,6 +1,7 @@
 //! The API over a real listener, a real engine and the embedded store. Every answer that any test gets is held
 //! against the OpenAPI document.
 
+mod backup;
 mod calls;
 mod faulty;
 mod jobs;
@@ -135,6 +136,13 @@ impl World {
             }
             text if text.starts_with("text/plain") || text.starts_with("application/openmetrics-text") => {
                 Value::String(String::from_utf8(octets.to_vec()).expect("UTF-8"))
+            }
+            "application/octet-stream" => Value::String(data_encoding::BASE64.encode(&octets)),
+            // The schema is of one line.
+            "application/x-ndjson" => {
+                let lines = octets.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+                let lines = lines.map(|line| serde_json::from_slice(line).expect("JSON"));
+                lines.collect::<Vec<Value>>().into()
             }
             _ => serde_json::from_slice(&octets).expect("JSON"),
         };

@@ -43,6 +43,8 @@ fn calls(job: &Value) -> Vec<(&'static str, String, Value)> {
         ("PUT", CREDENTIAL.to_owned(), credential()),
         ("GET", CREDENTIAL.to_owned(), Value::Null),
         ("POST", "/v1/import".to_owned(), json!({"subscriber": {"id": "bob"}})),
+        ("GET", "/v1/export".to_owned(), Value::Null),
+        ("GET", "/v1/backup".to_owned(), Value::Null),
         ("GET", "/v1/terminals".to_owned(), Value::Null),
         ("GET", TERMINAL.to_owned(), Value::Null),
         ("POST", format!("{TERMINAL}/trigger"), json!({"procedure": "register"})),

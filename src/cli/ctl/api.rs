@@ -4,9 +4,10 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -21,6 +22,9 @@ pub(super) const DEFAULT_PORT: u16 = 9470;
 
 /// Items of a page at most, as the API has it; tests turn pages sooner.
 const MAX_PAGE: usize = if cfg!(test) { 10 } else { 1000 };
+
+/// Octets of a problem document at most.
+const MAX_PROBLEM: usize = 64 << 10;
 
 /// A daemon's admin API.
 pub(in crate::cli) struct Api {
@@ -113,6 +117,35 @@ impl Api {
         self.send(request.map_err(|e| Failure::usage(e.to_string()))?).await
     }
 
+    /// A GET whose answer is taken piece by piece with [`Api::next_octets`]; its header field of this name is given too.
+    pub(super) async fn download(
+        &mut self,
+        path: &str,
+        field: &str,
+    ) -> Result<(Incoming, Option<u64>), Failure> {
+        let request = self.request("GET", path).body(client::body(""));
+        let request = request.map_err(|e| Failure::usage(e.to_string()))?;
+        let answer = self.client.open_answer(request).await.map_err(|e| Failure::failed(e.to_string()))?;
+        let (parts, mut body) = answer.into_parts();
+        if parts.status.is_success() {
+            let field = parts.headers.get(field).and_then(|v| v.to_str().ok()?.parse().ok());
+            return Ok((body, field));
+        }
+        let mut problem = BytesMut::new();
+        while let Some(octets) = self.next_octets(&mut body).await? {
+            if problem.len() + octets.len() > MAX_PROBLEM {
+                break;
+            }
+            problem.extend_from_slice(&octets);
+        }
+        Err(self.refused(parts.status, &problem))
+    }
+
+    /// The next octets of a download; `None` at its end.
+    pub(super) async fn next_octets(&self, answer: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+        self.client.next_octets(answer).await.map_err(|e| Failure::failed(e.to_string()))
+    }
+
     /// Items of a list, page by page, in the API's own form: `{"items": […], "next": …}`. Filters without a
     /// value are left out.
     pub(super) async fn list(
@@ -163,12 +196,12 @@ impl Api {
             };
             return Ok(Reply { raw, value });
         }
-        Err(self.refused(status, &response))
+        Err(self.refused(status, response.body()))
     }
 
     /// What a refusal says, and what to do where the daemon cannot know it.
-    fn refused(&self, status: StatusCode, response: &Response<Bytes>) -> Failure {
-        let problem: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+    fn refused(&self, status: StatusCode, problem: &[u8]) -> Failure {
+        let problem: Value = serde_json::from_slice(problem).unwrap_or_default();
         let detail = problem["detail"].as_str().map_or_else(
             || format!("{} answered {status}: is it ltkmd?", self.endpoint()),
             |detail| format!("the daemon answered {status}: {detail}"),

@@ -1,6 +1,8 @@
 //! `ltkmd ctl`: the operator's hand on a running daemon, through its admin API.
 
 pub(super) mod api;
+mod backup;
+mod file;
 mod job;
 mod provision;
 mod service;
@@ -28,7 +30,7 @@ pub struct Ctl {
     /// http://127.0.0.1:9470
     #[arg(long, value_name = "URL", env = "LTKMD_CTL_ADMIN", global = true, help_heading = "The daemon")]
     admin: Option<Endpoint>,
-    /// The file that holds the admin token (for `service keys --secrets` the key reader's token); a unix
+    /// The file that holds the admin token (for `--secrets` the key reader's token); a unix
     /// socket needs none
     #[arg(
         long,
@@ -75,6 +77,11 @@ enum Command {
     /// Import services, subscribers and credentials: one JSON object a line, each with its id; exit 1 when a
     /// line was faulty
     Import(provision::Import),
+    /// Export services, subscribers and credentials in the form that `import` takes; the keys of credentials are left
+    /// out without --secrets
+    Export(backup::Export),
+    /// Back up the whole store while the daemon runs: what it holds at one moment, for `ltkmd restore`
+    Backup(backup::Backup),
 }
 
 /// Why `ctl` did not do what it was told.
@@ -151,6 +158,8 @@ async fn perform(ctl: Ctl, screen: &mut Screen<'_>) -> Result<(), Failure> {
         Command::Delivery(command) => command.run(api, screen).await,
         Command::Job(command) => command.run(api, screen).await,
         Command::Import(import) => import.run(api, screen).await,
+        Command::Export(export) => export.run(api, screen).await,
+        Command::Backup(backup) => backup.run(api, screen).await,
     }
 }
 

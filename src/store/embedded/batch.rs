@@ -236,6 +236,7 @@ impl Batch {
         unchanged: &mut impl FnMut(&Terminal),
     ) -> Result<(), StoreError> {
         let (mut state, mut credential) = (Vec::with_capacity(256), Vec::with_capacity(512));
+        let first_t = spaces.first_t;
         for (i, after) in terminals.into_iter().enumerate() {
             let key = after.key;
             let as_read = match read.get(i).filter(|(k, _)| *k == key) {
@@ -249,7 +250,7 @@ impl Batch {
             record::put_state(&mut state, &after);
             credential.clear();
             after.credential.iter().for_each(|c| record::put_credential(&mut credential, c));
-            let blank = as_read.state.is_none() && is_blank(&after);
+            let blank = as_read.state.is_none() && is_blank(&after, first_t);
             let same_state = blank || as_read.state.as_deref() == Some(&state[..]);
             let same_credential = as_read.credential.as_deref().unwrap_or_default() == credential;
             if same_state && same_credential {
@@ -263,10 +264,10 @@ impl Batch {
             let mut moved = None;
             if !same_credential {
                 let subscriber = |t: &Terminal| t.credential.as_ref().map(|c| c.subscriber.clone());
-                moved = Some((subscriber(&as_read.terminal(key)?), subscriber(&after)));
+                moved = Some((subscriber(&as_read.terminal(key, first_t)?), subscriber(&after)));
                 new.credential = after.credential.is_some().then(|| Slice::from(&credential[..]));
             }
-            let before = Raw { credential: None, state: as_read.state.clone() }.terminal(key)?;
+            let before = Raw { credential: None, state: as_read.state.clone() }.terminal(key, first_t)?;
             changes.push(Change { raw: as_read, new, before, after, moved });
         }
         Ok(())
@@ -397,8 +398,8 @@ fn services(t: &Terminal) -> &[ServiceNo] {
 }
 
 /// Whether a terminal without a record needs none: nothing was sent to it, nothing is known of it.
-fn is_blank(t: &Terminal) -> bool {
-    t.next_t == 1 && t.registration.is_none() && t.deliveries.is_empty()
+fn is_blank(t: &Terminal, first_t: u64) -> bool {
+    t.next_t == first_t && t.registration.is_none() && t.deliveries.is_empty()
 }
 
 /// The counters as they are on disk.

@@ -31,7 +31,7 @@ pub(super) fn terminals(spaces: &Spaces, keys: &[TerminalKey]) -> Result<Vec<Ter
     for key in keys {
         let raw = spaces.raw_kept(*key)?;
         if raw.credential.is_some() {
-            found.push(raw.terminal(*key)?);
+            found.push(raw.terminal(*key, spaces.first_t)?);
         }
     }
     Ok(found)
@@ -61,10 +61,11 @@ pub(super) fn registered(
         let Some((last, _)) = page.last() else { break };
         from = Bound::Excluded(*last);
         for (key, mut raw) in page {
-            let terminal = Raw { credential: None, state: raw.state.clone() }.terminal(key)?;
+            let terminal =
+                Raw { credential: None, state: raw.state.clone() }.terminal(key, spaces.first_t)?;
             if found.len() < limit && is_listed(&terminal, filter) {
                 raw.credential = spaces.credential.get(key.0).map_err(unavailable)?;
-                found.push(raw.terminal(key)?);
+                found.push(raw.terminal(key, spaces.first_t)?);
             }
         }
     }

@@ -8,10 +8,13 @@ mod batch;
 mod catalogue;
 mod committer;
 mod due;
+mod format;
 mod lists;
 mod messages;
+mod moment;
 mod open;
 mod recent;
+mod restore;
 mod scope;
 mod shared;
 mod spaces;
@@ -25,9 +28,13 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::restore::{Phase, RestoreError, RestoreOptions, Restored, restore};
+
 use self::committer::{Command, Committer};
+use self::moment::EmbeddedMoment;
 use self::shared::Shared;
 use self::spaces::Spaces;
+use super::backup::Moment;
 use super::{
     CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, Job, Lane, Scope, Sealer, Store,
     StoreError, StoreFuture, Subscriber, TerminalFilter,
@@ -81,8 +88,9 @@ impl EmbeddedStore {
     pub fn open_with_reserve(dir: &Path, master: Option<[u8; 32]>, reserve: u64) -> Result<Self, StoreError> {
         let opened = open::open(dir, master)?;
         let spaces = opened.spaces;
-        let shared =
+        let mut shared =
             Shared::new(dir, opened.db_dir, opened.sealer, reserve, Arc::clone(&spaces), opened.next_job);
+        shared.own_key = opened.own_key;
         let shared = Arc::new(shared);
         let (commands, receiver) = mpsc::channel(QUEUE);
         let committer = Committer::new(Arc::clone(&shared), receiver, &spaces)?;
@@ -270,6 +278,13 @@ impl Store for EmbeddedStore {
 
     fn take_commit_times(&self) -> Vec<f64> {
         self.shared.take_commit_times()
+    }
+
+    fn moment(&self) -> StoreFuture<'_, Box<dyn Moment>> {
+        Box::pin(async move {
+            let moment = EmbeddedMoment::now(Arc::clone(&self.shared))?;
+            Ok(Box::new(moment) as Box<dyn Moment>)
+        })
     }
 
     fn close(&self) -> StoreFuture<'_, ()> {

@@ -42,7 +42,7 @@ pub(super) fn read(
         Scope::Credentials(btids, subscribers) => {
             for btid in btids {
                 let key = sealer.terminal_key(btid);
-                r.push(key, batch.raw(spaces, key)?)?;
+                r.push(spaces, key, batch.raw(spaces, key)?)?;
             }
             for id in subscribers {
                 r.subscriber(batch, spaces, id)?;
@@ -53,14 +53,14 @@ pub(super) fn read(
             for key in keys.iter().filter(|key| seen.insert(**key)) {
                 let raw = batch.raw(spaces, *key)?;
                 if raw.exists() {
-                    r.push(*key, raw)?;
+                    r.push(spaces, *key, raw)?;
                 }
             }
         }
         Scope::Subscribers(ids) => {
             for id in ids {
                 for key in r.subscriber(batch, spaces, id)? {
-                    r.push(key, batch.raw(spaces, key)?)?;
+                    r.push(spaces, key, batch.raw(spaces, key)?)?;
                 }
             }
         }
@@ -92,8 +92,8 @@ pub(super) fn read(
 }
 
 impl Reading {
-    fn push(&mut self, key: TerminalKey, raw: Raw) -> Result<(), StoreError> {
-        let terminal = raw.terminal(key)?;
+    fn push(&mut self, spaces: &Spaces, key: TerminalKey, raw: Raw) -> Result<(), StoreError> {
+        let terminal = raw.terminal(key, spaces.first_t)?;
         self.put(raw, terminal);
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Reading {
         if raw.credential.is_none() {
             return Ok(());
         }
-        let terminal = raw.terminal(key)?;
+        let terminal = raw.terminal(key, spaces.first_t)?;
         let id = terminal.credential.as_ref().map(|c| c.subscriber.clone());
         self.put(raw, terminal);
         let Some(id) = id else { return Ok(()) };
@@ -138,7 +138,7 @@ impl Reading {
             let read = record::read_state(sibling, &state);
             let known = read.map_err(damaged(format_args!("state of {sibling:?}")))?;
             if known.is_registered() || known.deliveries.iter().any(|d| d.state.is_open()) {
-                self.push(sibling, batch.raw(spaces, sibling)?)?;
+                self.push(spaces, sibling, batch.raw(spaces, sibling)?)?;
             }
         }
         Ok(())
@@ -205,7 +205,7 @@ impl Reading {
             false => members(spaces, job.service, Bound::Included(cursor), limit)?,
         };
         for key in keys {
-            self.push(key, spaces.raw(key)?)?;
+            self.push(spaces, key, spaces.raw(key)?)?;
         }
         Ok(())
     }

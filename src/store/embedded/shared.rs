@@ -30,6 +30,8 @@ pub(super) struct Shared {
     dir: PathBuf,
     db_dir: PathBuf,
     sealer: Sealer,
+    /// Where the store's own key is; `None`: the master key was given.
+    pub(super) own_key: Option<PathBuf>,
     /// Free octets below which nothing is written.
     reserve: u64,
     spaces: RwLock<Option<Arc<Spaces>>>,
@@ -108,6 +110,7 @@ impl Shared {
             dir: dir.to_owned(),
             db_dir,
             sealer,
+            own_key: None,
             reserve,
             spaces: RwLock::new(Some(spaces)),
             counts: RwLock::default(),

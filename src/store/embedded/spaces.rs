@@ -6,7 +6,7 @@
 //! | `state` | terminal key | T, registration, deliveries: small, rewritten often, outlives the credential |
 //! | `member` | service number ‖ terminal key | nothing |
 //! | `subscriber` | IMPI | MSISDN, services, terminal keys |
-//! | `small` | see [`small`] | services, keys, jobs, counters, format, wrapped data key |
+//! | `small` | see [`small`] | services, keys, jobs, counters, format, wrapped data key, first T |
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub(super) mod small {
     pub(crate) const FORMAT: &[u8] = b"f";
     /// The data key, wrapped by the master key.
     pub(crate) const DATA_KEY: &[u8] = b"w";
+    /// The T that terminals begin with of which nothing is known, 8 octets; 1 where there is none. A restore raises it.
+    pub(crate) const FIRST_T: &[u8] = b"t";
     /// Counters.
     pub(crate) const TOTALS: &[u8] = b"c";
     /// First octet of services' keys.
@@ -107,13 +109,13 @@ impl Raw {
         self.credential.is_some() || self.state.is_some()
     }
 
-    /// The terminal that the records describe; a new one when there are none.
-    pub(super) fn terminal(&self, key: TerminalKey) -> Result<Terminal, StoreError> {
+    /// The terminal that the records describe; a new one when there are none, whose T begins at `first_t`.
+    pub(super) fn terminal(&self, key: TerminalKey, first_t: u64) -> Result<Terminal, StoreError> {
         let mut terminal = match &self.state {
             Some(octets) => {
                 record::read_state(key, octets).map_err(damaged(format_args!("state of {key:?}")))?
             }
-            None => Terminal::new(key),
+            None => Terminal { next_t: first_t, ..Terminal::new(key) },
         };
         if let Some(octets) = &self.credential {
             let read = record::read_credential(octets);
@@ -132,6 +134,8 @@ pub(super) struct Spaces {
     pub(super) small: Keyspace,
     pub(super) db: Database,
     pub(super) recent: Recent,
+    /// The T that terminals begin with of which nothing is known.
+    pub(super) first_t: u64,
 }
 
 impl Spaces {
@@ -151,14 +155,17 @@ impl Spaces {
                 .index_block_pinning_policy(PinningPolicy::new([true, false]))
                 .data_block_size_policy(BlockSizePolicy::all(4096))
         };
+        let small = db.keyspace("small", base)?;
+        let first_t = small.get(small::FIRST_T)?.and_then(|o| <[u8; 8]>::try_from(&*o).ok());
         Ok(Self {
             credential: db.keyspace("credential", base)?,
             state: db.keyspace("state", base)?,
             member: db.keyspace("member", base)?,
             subscriber: db.keyspace("subscriber", base)?,
-            small: db.keyspace("small", base)?,
+            small,
             db,
             recent: Recent::new(),
+            first_t: first_t.map_or(1, u64::from_be_bytes),
         })
     }
 
@@ -208,7 +215,7 @@ impl Spaces {
     /// Reads what an update of a terminal will need, on the thread of who asks for it.
     pub(super) fn warm(&self, key: TerminalKey) -> Result<(), StoreError> {
         let raw = self.raw_kept(key)?;
-        let Some(credential) = raw.terminal(key)?.credential else { return Ok(()) };
+        let Some(credential) = raw.terminal(key, self.first_t)?.credential else { return Ok(()) };
         let id = credential.subscriber;
         if self.recent.subscriber(&id).is_none() {
             let moment = self.recent.moment();
