@@ -90,6 +90,7 @@ fn every_link_between_the_documents_leads_somewhere() {
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "docs/PERFORMANCE.md",
+        "docs/backup.md",
         "docs/configuration.md",
         "docs/SOAK.md",
     ] {

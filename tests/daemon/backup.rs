@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
+use super::store::Mounted;
 use crate::harness::fleet::{BEHIND_PROXY, Fleet, btid, counter, import, register, register_all};
 use crate::harness::http::Connection;
 use crate::harness::terminal::Terminal;
@@ -29,7 +29,11 @@ fn text(octets: &[u8]) -> String {
 
 /// Runs `ctl` with a token; its exit code, stdout and stderr.
 fn ctl(daemon: &Daemon, token: &str, args: &[&str]) -> (Option<i32>, String, String) {
-    let (admin, token_file) = (format!("http://{}", daemon.admin), daemon.dir.path().join("token"));
+    ctl_at(daemon.admin, daemon.dir.path(), token, args)
+}
+
+fn ctl_at(admin: SocketAddr, dir: &Path, token: &str, args: &[&str]) -> (Option<i32>, String, String) {
+    let (admin, token_file) = (format!("http://{admin}"), dir.join("token"));
     write_secret(&token_file, token);
     let fixed = ["ctl", "--admin", &admin, "--token-file", token_file.to_str().expect("UTF-8")];
     let output = ltkmd(&[&fixed, args].concat());
@@ -38,8 +42,12 @@ fn ctl(daemon: &Daemon, token: &str, args: &[&str]) -> (Option<i32>, String, Str
 
 /// A backup of the daemon, which has to succeed.
 fn backup(daemon: &Daemon, name: &str) -> PathBuf {
-    let file = daemon.dir.path().join(name);
-    let (code, out, err) = ctl(daemon, ADMIN_TOKEN, &["backup", file.to_str().expect("UTF-8")]);
+    backup_at(daemon.admin, daemon.dir.path(), name)
+}
+
+fn backup_at(admin: SocketAddr, dir: &Path, name: &str) -> PathBuf {
+    let file = dir.join(name);
+    let (code, out, err) = ctl_at(admin, dir, ADMIN_TOKEN, &["backup", file.to_str().expect("UTF-8")]);
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains("store.key of the daemon's machine"), "where the key is has to be said: {out}");
     file
@@ -70,27 +78,23 @@ fn a_backup_taken_under_load_is_restored_elsewhere_and_no_terminal_takes_what_co
     import(&daemon, TERMINALS);
     register_all(&daemon, &["urn:s"], 0..TERMINALS - 10, UDP);
     // Rotations and registrations go on while the backup is taken, and after it.
-    let stop = AtomicBool::new(false);
-    let file = std::thread::scope(|scope| {
-        let load = scope.spawn(|| {
-            let mut connection = Connection::open(daemon.http);
-            let mut n = 0;
-            while !stop.load(Ordering::Relaxed) {
-                daemon.rotate("urn:s", None);
-                for _ in 0..20 {
-                    let reply = register(&mut connection, &["urn:s"], n % (TERMINALS - 10), &[0]);
-                    assert_eq!(reply.expect("an answer").status, 200);
-                    n += 1;
-                }
-            }
-        });
-        let file = backup(&daemon, "backup");
-        let again = backup(&daemon, "again");
+    let (admin, dir) = (daemon.admin, daemon.dir.path().to_owned());
+    let taken = std::thread::spawn(move || {
+        let file = backup_at(admin, &dir, "backup");
+        let again = backup_at(admin, &dir, "again");
         assert_ne!(std::fs::read(&file).expect("read"), std::fs::read(&again).expect("read"));
-        stop.store(true, Ordering::Relaxed);
-        load.join().expect("the load");
         file
     });
+    let (mut connection, mut n) = (Connection::open(daemon.http), 0);
+    while !taken.is_finished() {
+        daemon.rotate("urn:s", None);
+        for _ in 0..20 {
+            let reply = register(&mut connection, &["urn:s"], n % (TERMINALS - 10), &[0]);
+            assert_eq!(reply.expect("an answer").status, 200);
+            n += 1;
+        }
+    }
+    let file = taken.join().expect("two backups");
     // After the backup: those who had nothing yet, and another round for all.
     register_all(&daemon, &["urn:s"], TERMINALS - 10..TERMINALS, UDP);
     let (_, last_key) = daemon.rotate("urn:s", None);
@@ -103,11 +107,13 @@ fn a_backup_taken_under_load_is_restored_elsewhere_and_no_terminal_takes_what_co
     assert!(out.contains("every T is 1000000 higher") && out.contains("key rotate"), "{out}");
     let mode = std::fs::metadata(&place).expect("there").permissions().mode();
     assert!(place.join("db").exists() && mode & 0o700 == 0o700);
-    let highest: HashMap<usize, u32> = {
+    // How many LTKMs each had until then, and the highest T among them.
+    let until: HashMap<usize, (usize, u32)> = {
         let seen = fleet.seen();
-        seen.counters.iter().map(|(n, t)| (*n, *t.iter().max().expect("at least one"))).collect()
+        let highest = |t: &[u32]| *t.iter().max().expect("at least one");
+        seen.counters.iter().map(|(n, t)| (*n, (t.len(), highest(t)))).collect()
     };
-    assert_eq!(highest.len(), TERMINALS);
+    assert_eq!(until.len(), TERMINALS);
     daemon.restart();
     register_all(&daemon, &["urn:s"], 0..TERMINALS, UDP);
     // By number it is one that was given out after the backup already: keys made since are unknown.
@@ -119,23 +125,17 @@ fn a_backup_taken_under_load_is_restored_elsewhere_and_no_terminal_takes_what_co
     assert!(fleet.holding(&new_key) == TERMINALS);
     let seen = fleet.seen();
     seen.assert_fresh();
-    for (n, before) in &highest {
+    for (n, (had, highest)) in &until {
         // The replay rule: a terminal takes what is above all that it took.
-        let mut max = *before;
-        let place = seen.counters[n].iter().position(|t| t == before).expect("it was seen");
-        let after: Vec<u32> =
-            seen.counters[n][place + 1..].iter().copied().filter(|t| *t > 1_000_000).collect();
-        assert!(after.len() >= 2, "terminal {n} was sent its keys: {:?}", seen.counters[n]);
-        for t in after {
-            assert!(t > max, "terminal {n} drops T {t} behind {max}");
-            max = t;
-        }
+        let after = &seen.counters[n][*had..];
+        assert!(after.len() >= 2, "terminal {n} was sent its keys: {after:?}");
+        assert!(after.iter().all(|t| t > highest), "terminal {n} drops some of {after:?} behind {highest}");
     }
     drop(seen);
     // Inside an answer too.
     let mut connection = Connection::open(daemon.http);
     let reply = register(&mut connection, &["urn:s"], 7, &[2]).expect("an answer");
-    assert!(counter(7, &reply) > highest[&7] && counter(7, &reply) > 1_000_000);
+    assert!(counter(7, &reply) > until[&7].1 && counter(7, &reply) > 1_000_000);
 }
 
 #[test]
@@ -328,4 +328,36 @@ fn what_is_exported_is_imported_elsewhere_and_t_goes_on() {
     let differ: Vec<_> = a.iter().filter(|line| b.binary_search(line).is_err()).collect();
     assert_eq!((a.len(), b.len(), differ.len()), (2403, 2403, 1));
     assert!(differ[0].contains(&terminal.btid), "{differ:?}");
+}
+
+#[test]
+fn a_full_disk_keeps_nothing_of_a_backup_or_of_a_restore() {
+    let Some(mounted) = Mounted::of("8m") else {
+        eprintln!("mounting is not allowed here");
+        return;
+    };
+    let mut daemon = Daemon::start();
+    import(&daemon, 3000);
+    let file = backup(&daemon, "backup");
+    let names = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).expect("there");
+        let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    mounted.fill(64 << 10);
+    let place = mounted.path().join("backup");
+    let (code, _, err) = ctl(&daemon, ADMIN_TOKEN, &["backup", place.to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("cannot be written") && err.contains("No space left"), "{err}");
+    assert_eq!(names(mounted.path()), ["ballast"]);
+    daemon.terminate();
+    let other = mounted.path().join("store");
+    std::fs::create_dir(&other).expect("made");
+    std::fs::copy(daemon.dir.path().join("store/store.key"), other.join("store.key")).expect("copied");
+    daemon.configure(&format!("store.url = \"file:{}\"", other.display()));
+    let (code, _, err) = restore(&daemon, &file, &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("No space left"), "{err}");
+    assert_eq!(names(&other), ["lock", "store.key"]);
 }

@@ -14,10 +14,10 @@ use crate::harness::terminal::Terminal;
 const HTTP: Option<&[u8]> = Some(&[2]);
 
 /// A small file system that is there as long as this value; `None` where mounting is not allowed.
-struct Mounted(tempfile::TempDir);
+pub(crate) struct Mounted(tempfile::TempDir);
 
 impl Mounted {
-    fn of(size: &str) -> Option<Self> {
+    pub(crate) fn of(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
         let options = format!("size={size}");
         let mount =
@@ -25,12 +25,12 @@ impl Mounted {
         mount.is_ok_and(|o| o.status.success()).then_some(Self(dir))
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Leaves so many octets free.
-    fn fill(&self, left: u64) {
+    pub(crate) fn fill(&self, left: u64) {
         let stat = nix::sys::statvfs::statvfs(self.path()).expect("a file system");
         let free = stat.blocks_available() * stat.fragment_size();
         std::fs::write(self.path().join("ballast"), vec![1; (free - left) as usize]).expect("filled");
