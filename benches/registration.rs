@@ -70,7 +70,7 @@ async fn measure(span: Duration) -> Result<(), Box<dyn std::error::Error>> {
         drain: Duration::from_secs(1),
         tls: None,
     };
-    let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))]).await?;
+    let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], Vec::new()).await?;
     let listener = HttpListener::new(listeners, service, Arc::new(RwLock::new(limits)));
     let ours = listener.local_addresses()?[0];
     let (_stop, running) = tokio::sync::watch::channel(false);

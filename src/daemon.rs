@@ -18,6 +18,8 @@ use crate::delivery::State;
 use crate::digest::{self, Authenticator, DigestConfig};
 use crate::engine::{self, Engine, SmsEvent, SmsOutbox};
 use crate::metrics::Metrics;
+use crate::service_manager::Pulse;
+use crate::service_manager::sockets::Sockets;
 use crate::store::{EmbeddedStore, Store, StoreError};
 use crate::transport::http::{self, HttpListener};
 use crate::transport::sms::{Gateway, SmsSettings};
@@ -29,6 +31,9 @@ const REOPEN: Duration = Duration::from_secs(1);
 /// Beyond the HTTP drain: for pages, resends and datagrams that were under way, and for a centre: its answers (5 s),
 /// the unbind and closing.
 const WIND_UP: Duration = Duration::from_secs(8);
+
+/// For the store to write and sync what it was promised.
+const CLOSING: Duration = Duration::from_secs(15);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +68,22 @@ impl Daemon {
     /// # Errors
     /// An address that cannot be bound; a store that waiting does not mend.
     pub async fn start(settings: &config::Settings) -> Result<Self, StartError> {
-        let listeners = http::bind(&settings.http.listen).await?;
-        let port = Arc::new(UdpPort::bind(&settings.udp.listen, settings.udp.port.get())?);
-        let admin = bind_admin(&settings.admin.listen).await?;
+        Self::start_on(settings, Sockets::default()).await
+    }
+
+    /// The same, with sockets that were handed over instead of binding their addresses.
+    ///
+    /// # Errors
+    /// See [`Daemon::start`].
+    pub async fn start_on(settings: &config::Settings, sockets: Sockets) -> Result<Self, StartError> {
+        sockets.log(settings);
+        let listeners = http::bind(&settings.http.listen, sockets.http).await?;
+        let port = UdpPort::bind_or_take(&settings.udp.listen, sockets.udp, settings.udp.port.get())?;
+        let port = Arc::new(port);
+        let admin = match sockets.admin {
+            Some(socket) => AdminListener::handed_over(socket)?,
+            None => bind_admin(&settings.admin.listen).await?,
+        };
         let store = open_store(settings, &listeners, &admin).await?;
 
         let metrics = Arc::new(Metrics::new());
@@ -174,6 +192,26 @@ impl Daemon {
     /// The engine, for who runs the daemon inside the process.
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    /// What the watchdog feels.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::new(Arc::clone(&self.engine), Arc::clone(&self.store), self.shutdown.subscribe())
+    }
+
+    /// Waits until a part of the daemon ends that never does by itself: it broke, and the daemon is to be started
+    /// again. Nothing is lost when this is not waited for to its end.
+    pub async fn broken(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok(what)) => tracing::error!(what, "ended by itself"),
+            Some(Err(error)) => tracing::error!(%error, "a task broke"),
+            None => {}
+        }
+    }
+
+    /// How long [`shutdown`](Self::shutdown) takes at most, from now.
+    pub fn ends_within(&self) -> Duration {
+        self.limits.read().expect("no holder of this lock panics").drain + WIND_UP + CLOSING
     }
 
     /// Takes over what can change while it runs: HTTP limits and timeouts, the TLS certificate, how short message

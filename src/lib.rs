@@ -14,6 +14,7 @@ pub mod keys;
 pub mod metrics;
 pub mod procedure;
 pub mod secret;
+pub mod service_manager;
 pub mod store;
 pub mod time;
 pub mod transport;

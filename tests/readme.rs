@@ -87,6 +87,7 @@ fn every_link_between_the_documents_leads_somewhere() {
     let mut links = 0;
     for name in [
         "README.md",
+        "docs/systemd.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "docs/PERFORMANCE.md",

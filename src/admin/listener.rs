@@ -11,6 +11,8 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::service_manager::sockets::AdminSocket;
+
 /// The mode of a unix socket: its owner and its group may call.
 const MODE: u32 = 0o660;
 
@@ -29,17 +31,19 @@ pub enum AdminListener {
     Unix(UnixSocket),
 }
 
-/// A unix socket that is unlinked when it is dropped.
+/// A unix socket that is unlinked when it is dropped, if it was bound here.
 #[derive(Debug)]
 pub struct UnixSocket {
     listener: UnixListener,
-    path: PathBuf,
+    bound: Option<PathBuf>,
 }
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        // Somebody may have removed it; nothing is lost then.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.bound {
+            // Somebody may have removed it; nothing is lost then.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -71,7 +75,20 @@ impl AdminListener {
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let listener = UnixListener::from_std(socket.into())?;
-        Ok(Self::Unix(UnixSocket { listener, path: path.to_owned() }))
+        Ok(Self::Unix(UnixSocket { listener, bound: Some(path.to_owned()) }))
+    }
+
+    /// Takes over a socket that does not block and that the service manager keeps: it stays when this ends.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn handed_over(socket: AdminSocket) -> io::Result<Self> {
+        match socket {
+            AdminSocket::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            AdminSocket::Unix(listener) => {
+                Ok(Self::Unix(UnixSocket { listener: UnixListener::from_std(listener)?, bound: None }))
+            }
+        }
     }
 
     /// The TCP address; `None` for a unix socket.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -12,12 +12,21 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::check::EXIT_CONFIGURATION;
 use crate::config::{self, LogFormat, Settings};
 use crate::daemon::Daemon;
+use crate::service_manager::ServiceManager;
+use crate::service_manager::sockets::Sockets;
 
 type FilterHandle = reload::Handle<EnvFilter, Registry>;
 
-/// Serves until SIGTERM or SIGINT. Exit code 0 after the drain, 1 when it cannot start, 2 with a faulty
-/// configuration.
+/// Serves until SIGTERM or SIGINT. Exit code 0 after the drain, 1 when it cannot start or breaks, 2 with a faulty
+/// configuration or sockets handed over that do not fit it.
 pub(super) fn run(path: &Path) -> ExitCode {
+    let handed = match Sockets::from_env() {
+        Ok(handed) => handed,
+        Err(fault) => {
+            eprintln!("ltkmd: {fault}");
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
     let settings = match config::load(path, std::env::vars_os()) {
         Ok(settings) => settings,
         Err(faults) => {
@@ -25,11 +34,20 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
+    let sockets = match Sockets::fit(handed, &settings) {
+        Ok(sockets) => sockets,
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("ltkmd: {fault}");
+            }
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
     let filter = start_log(&settings);
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    super::run(serve(path, settings, &filter))
+    super::run(serve(path, settings, sockets, &filter))
 }
 
 /// Logs to stderr in the configured format; gives the handle that changes the filter.
@@ -46,7 +64,8 @@ fn start_log(settings: &Settings) -> FilterHandle {
     handle
 }
 
-async fn serve(path: &Path, mut settings: Settings, filter: &FilterHandle) -> ExitCode {
+async fn serve(path: &Path, mut settings: Settings, sockets: Sockets, filter: &FilterHandle) -> ExitCode {
+    let manager = Arc::new(ServiceManager::from_env());
     let signals = (|| {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
@@ -60,11 +79,11 @@ async fn serve(path: &Path, mut settings: Settings, filter: &FilterHandle) -> Ex
         }
     };
     let started = tokio::select! {
-        started = Daemon::start(&settings) => started,
+        started = manager.while_starting(Daemon::start_on(&settings, sockets)) => started,
         _ = terminate.recv() => return ExitCode::SUCCESS,
         _ = interrupt.recv() => return ExitCode::SUCCESS,
     };
-    let daemon = match started {
+    let mut daemon = match started {
         Ok(daemon) => daemon,
         Err(error) => {
             eprintln!("ltkmd: {error}");
@@ -80,22 +99,31 @@ async fn serve(path: &Path, mut settings: Settings, filter: &FilterHandle) -> Ex
         store = %settings.store.directory.path().display(),
         "ready"
     );
-    tell_systemd(&[NotifyState::Ready]);
-    loop {
+    manager.ready();
+    let (watched, pulse) = (Arc::clone(&manager), daemon.pulse());
+    // On to the process's end: a drain may take longer than the watchdog waits.
+    tokio::spawn(async move { watched.run_watchdog(|| pulse.beat()).await });
+    let code = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => reread(path, &mut settings, &daemon, filter),
+            _ = terminate.recv() => break ExitCode::SUCCESS,
+            _ = interrupt.recv() => break ExitCode::SUCCESS,
+            () = daemon.broken() => break ExitCode::FAILURE,
+            _ = hangup.recv() => {
+                manager.reloading();
+                let outcome = reread(path, &mut settings, &daemon, filter);
+                manager.reloaded(&outcome);
+            }
         }
-    }
+    };
     tracing::info!("ending");
-    tell_systemd(&[NotifyState::Stopping]);
+    manager.stopping(daemon.ends_within());
     daemon.shutdown().await;
-    ExitCode::SUCCESS
+    code
 }
 
-/// SIGHUP: takes over what can change, and says what cannot. A faulty file changes nothing.
-fn reread(path: &Path, settings: &mut Settings, daemon: &Daemon, filter: &FilterHandle) {
+/// SIGHUP: takes over what can change, and says what cannot. A faulty file changes nothing. Gives the outcome in a
+/// line.
+fn reread(path: &Path, settings: &mut Settings, daemon: &Daemon, filter: &FilterHandle) -> String {
     let new = match config::load(path, std::env::vars_os()) {
         Ok(new) => new,
         Err(faults) => {
@@ -103,12 +131,12 @@ fn reread(path: &Path, settings: &mut Settings, daemon: &Daemon, filter: &Filter
                 tracing::error!("{fault}");
             }
             tracing::error!("the configuration is faulty: nothing was changed");
-            return;
+            return "the configuration is faulty: nothing was changed, the log says why".to_owned();
         }
     };
-    let restart = settings.restart_needed(&new);
+    let restart = settings.restart_needed(&new).join(", ");
     if !restart.is_empty() {
-        tracing::warn!(keys = restart.join(", "), "these changes need a restart and were left out");
+        tracing::warn!(keys = restart, "these changes need a restart and were left out");
     }
     if let Err(error) = filter.reload(new.log.filter.env_filter()) {
         tracing::error!(%error, "log.filter cannot be changed");
@@ -116,10 +144,8 @@ fn reread(path: &Path, settings: &mut Settings, daemon: &Daemon, filter: &Filter
     daemon.reload(&new);
     settings.log.filter = new.log.filter.clone();
     tracing::info!("configuration read again");
-}
-
-fn tell_systemd(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd cannot be told");
+    match restart.is_empty() {
+        true => "configuration read again".to_owned(),
+        false => format!("configuration read again; for a restart are left: {restart}"),
     }
 }

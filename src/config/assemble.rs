@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use mikey::IdType;
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, gethostname};
 
 use super::reader::{Reader, named};
 use super::secrets::{Shape, secret};
@@ -74,9 +74,9 @@ fn node(r: &mut Reader) -> Option<Node> {
     Some(Node { name: name?, fqdn: fqdn?, cluster_secret: cluster_secret? })
 }
 
-/// The host's name, as the kernel has it (proc_sys_kernel(5)).
+/// The host's name, as the kernel has it: a service may not see /proc/sys, and no file has to have it.
 fn host_name(r: &mut Reader) -> Option<NodeName> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok().and_then(|n| n.trim_end().parse().ok());
+    let name = gethostname().ok().and_then(|n| n.to_str()?.parse().ok());
     if name.is_none() {
         r.missing("node.name", "the host has no name to take for it, so add a line such as name = \"bsm-1\"");
     }
@@ -277,14 +277,21 @@ fn admin(r: &mut Reader) -> Option<Admin> {
 
 fn unix_socket(r: &mut Reader, socket: &Path) {
     use std::os::unix::fs::FileTypeExt;
+    match fs::symlink_metadata(socket) {
+        // Another's, such as the service manager's, who hands it over: its directory need not be writable.
+        Ok(found) if found.file_type().is_socket() => return,
+        Ok(_) => {
+            let what = format!("{} is there and is no socket: name another path", socket.display());
+            return r.fault("admin.listen", what);
+        }
+        Err(_) => {}
+    }
     let directory = socket.parent().unwrap_or(Path::new("/"));
     if !directory.is_dir() {
         let what = format!("the directory {} does not exist: make it, or name another", directory.display());
         r.fault("admin.listen", what);
     } else if let Err(what) = writable(directory, false) {
         r.fault("admin.listen", what);
-    } else if fs::symlink_metadata(socket).is_ok_and(|m| !m.file_type().is_socket()) {
-        r.fault("admin.listen", format!("{} is there and is no socket: name another path", socket.display()));
     }
 }
 

@@ -23,6 +23,9 @@ pub const ADMIN_TOKEN: &str = "admin-token-of-the-tests";
 pub const KEY_READER_TOKEN: &str = "key-reader-token-of-the-tests";
 pub const FQDN: &str = "bmsc.example.com";
 
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ltkmd");
+
 /// Nothing that is waited for takes this long unless it never comes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -30,6 +33,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Daemon {
     pub dir: TempDir,
     config: PathBuf,
+    /// Makes the command that `serve --config FILE` is appended to.
+    launch: Box<dyn Fn() -> Command + Send>,
     child: Option<Child>,
     log: Option<Receiver<String>>,
     /// Lines logged so far.
@@ -70,6 +75,18 @@ impl Daemon {
     /// Starts one that may have to wait for its store: which ports it has is known once it is ready, or from
     /// `overrides`.
     pub fn start_unready(overrides: &str) -> Self {
+        Self::start_unready_by(
+            overrides,
+            Box::new(|| {
+                let mut command = Command::new(PROGRAM);
+                command.stdin(Stdio::null());
+                command
+            }),
+        )
+    }
+
+    /// The same, with a command that runs the [`PROGRAM`] with what is appended to it.
+    pub fn start_unready_by(overrides: &str, launch: Box<dyn Fn() -> Command + Send>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         for (name, token) in [("admin_token", ADMIN_TOKEN), ("key_reader_token", KEY_READER_TOKEN)] {
             write_secret(&dir.path().join(name), token);
@@ -104,7 +121,8 @@ impl Daemon {
         let (http, udp, admin) = (nowhere, nowhere, nowhere);
         let (child, log, logged) = (None, None, Vec::new());
         let (http_all, udp_all) = (Vec::new(), Vec::new());
-        let mut daemon = Self { dir, config, child, log, logged, http, http_all, udp, udp_all, admin, port };
+        let mut daemon =
+            Self { dir, config, launch, child, log, logged, http, http_all, udp, udp_all, admin, port };
         daemon.spawn();
         daemon
     }
@@ -121,11 +139,11 @@ impl Daemon {
         &self.config
     }
 
-    fn spawn(&mut self) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ltkmd"))
+    /// Starts its process, without waiting until it serves.
+    pub fn spawn(&mut self) {
+        let mut child = (self.launch)()
             .args(["serve", "--config"])
             .arg(&self.config)
-            .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the daemon is started");
@@ -189,18 +207,27 @@ impl Daemon {
         child.wait().expect("reaped");
     }
 
+    /// Its process.
+    pub fn pid(&self) -> nix::unistd::Pid {
+        let id = self.child.as_ref().expect("the daemon runs").id();
+        nix::unistd::Pid::from_raw(i32::try_from(id).expect("a process id"))
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        let id = self.child.as_ref().expect("the daemon runs").id();
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(id).expect("a process id"));
-        nix::sys::signal::kill(pid, signal).expect("signalled");
+        nix::sys::signal::kill(self.pid(), signal).expect("signalled");
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the daemon runs");
+        child.wait().expect("reaped")
     }
 
     /// SIGTERM, and its end.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(nix::sys::signal::Signal::SIGTERM);
-        let mut child = self.child.take().expect("the daemon runs");
-        child.wait().expect("reaped")
+        self.wait()
     }
 
     /// Starts it again on the same directory.

@@ -30,6 +30,13 @@ const MAX_HEADERS: usize = 100;
 /// How long a connection that is being closed is read on.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a connection that was taken just before the end may take to ask. Its peer may have sent the request
+/// already, and would not know whether to send it again.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
+
+/// More connections than `http.max_connections` can allow, and no more than can be waited for at once.
+const PLACES: u32 = 1 << 28;
+
 /// Connections beyond the limit that are told so at a time; further ones are closed without a word.
 const REFUSALS: usize = 256;
 
@@ -40,14 +47,20 @@ pub struct HttpListener {
     limits: Arc<RwLock<Limits>>,
 }
 
-/// Binds the addresses.
+/// Binds the addresses, except those whose place in `handed` has a socket, which must not block.
 ///
 /// # Errors
 /// The address, and why it cannot be bound.
-pub async fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+pub async fn bind(
+    addresses: &[SocketAddr],
+    handed: Vec<Option<std::net::TcpListener>>,
+) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        let bound = TcpListener::bind(address).await;
+    for (address, handed) in addresses.iter().zip(handed.into_iter().chain(std::iter::repeat_with(|| None))) {
+        let bound = match handed {
+            Some(listener) => TcpListener::from_std(listener),
+            None => TcpListener::bind(address).await,
+        };
         listeners.push(
             bound.map_err(|e| {
                 io::Error::new(e.kind(), format!("http.listen: {address} cannot be bound: {e}"))
@@ -101,7 +114,7 @@ impl HttpListener {
         let shared = Arc::new(Shared {
             service: self.service,
             limits: self.limits,
-            open: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            open: Arc::new(Semaphore::new(PLACES as usize)),
             refusing: Arc::new(Semaphore::new(REFUSALS)),
         });
         let mut accepting = JoinSet::new();
@@ -110,8 +123,7 @@ impl HttpListener {
         }
         while accepting.join_next().await.is_some() {}
         let drain = shared.limits().drain;
-        let all = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
-        if tokio::time::timeout(drain, shared.open.acquire_many(all)).await.is_err() {
+        if tokio::time::timeout(drain, shared.open.acquire_many(PLACES)).await.is_err() {
             tracing::warn!(connections = shared.open_now(), "closed at the drain's deadline");
         }
     }
@@ -130,7 +142,7 @@ impl Shared {
     }
 
     fn open_now(&self) -> usize {
-        Semaphore::MAX_PERMITS - self.open.available_permits()
+        PLACES as usize - self.open.available_permits()
     }
 }
 
@@ -243,10 +255,18 @@ async fn requests<T: AsyncRead + AsyncWrite + Unpin>(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let peer = peer.ip();
-    let (mut io, first) = tokio::select! {
-        ahead = Prefixed::read_ahead(io, limits.request_timeout) => ahead,
-        // Nothing was asked yet.
-        _ = shutdown.wait_for(|ending| *ending) => return,
+    let mut reading = std::pin::pin!(Prefixed::read_ahead(io, limits.request_timeout));
+    let ahead = tokio::select! {
+        ahead = reading.as_mut() => Some(ahead),
+        _ = shutdown.wait_for(|ending| *ending) => None,
+    };
+    let (mut io, first) = match ahead {
+        Some(ahead) => ahead,
+        None => match tokio::time::timeout(FIRST_REQUEST, reading).await {
+            Ok(ahead) => ahead,
+            // Nothing was asked.
+            Err(_) => return,
+        },
     };
     let refused = match first {
         FirstLine::Served => None,
@@ -279,6 +299,8 @@ async fn requests<T: AsyncRead + AsyncWrite + Unpin>(
             .serve_connection(TokioIo::new(&mut io), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
+            // First, so that hyper has seen the request that was read ahead: it closes a connection without one.
+            biased;
             ended = connection.as_mut() => Some(ended),
             _ = shutdown.wait_for(|ending| *ending) => None,
         };

@@ -35,11 +35,29 @@ impl UdpPort {
     /// # Errors
     /// The address, and why it cannot be bound.
     pub fn bind(addresses: &[SocketAddr], port: u16) -> io::Result<Self> {
-        let bind = |address: &SocketAddr| {
-            let bound = bind_one(*address);
-            bound.map_err(|e| io::Error::new(e.kind(), format!("udp.listen: {address} cannot be bound: {e}")))
+        Self::bind_or_take(addresses, Vec::new(), port)
+    }
+
+    /// Binds the addresses, except those whose place in `handed` has a socket. LTKMs go to `port` of the terminals.
+    ///
+    /// # Errors
+    /// The address, and why it cannot be bound.
+    pub fn bind_or_take(
+        addresses: &[SocketAddr],
+        handed: Vec<Option<UdpSocket>>,
+        port: u16,
+    ) -> io::Result<Self> {
+        let handed = handed.into_iter().chain(std::iter::repeat_with(|| None));
+        let bind = |(address, handed): (&SocketAddr, Option<UdpSocket>)| {
+            let bound = match handed {
+                Some(socket) => take(socket),
+                None => bind_one(*address),
+            };
+            bound
+                .map(Arc::new)
+                .map_err(|e| io::Error::new(e.kind(), format!("udp.listen: {address} cannot be bound: {e}")))
         };
-        let sockets = addresses.iter().map(|a| bind(a).map(Arc::new)).collect::<io::Result<_>>()?;
+        let sockets = addresses.iter().zip(handed).map(bind).collect::<io::Result<_>>()?;
         Ok(Self { sockets, port, failures: AtomicU64::new(0) })
     }
 
@@ -83,6 +101,13 @@ impl Outbox for UdpPort {
     fn send(&self, batch: &[(IpAddr, &[u8])]) -> usize {
         batch.iter().filter(|(to, octets)| self.send_one(*to, octets)).count()
     }
+}
+
+/// Its buffers are as large as who bound it wanted them: a privileged manager gets more than would be given here.
+fn take(socket: UdpSocket) -> io::Result<UdpSocket> {
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(LOOK))?;
+    Ok(socket)
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<UdpSocket> {

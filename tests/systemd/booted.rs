@@ -1,0 +1,74 @@
+//! The shipped units under systemd itself, hardening and all, where this machine lets a test have namespaces.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{FQDN, PROGRAM, write_secret};
+
+/// Namespaces of its own: nothing of the machine is reached, not even the network.
+const NAMESPACES: [&str; 8] =
+    ["--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--net", "--ipc", "--mount-proc"];
+
+/// `boot.sh` says so when it may not do what it has to.
+const NOT_ALLOWED: i32 = 77;
+
+fn prepare(place: &Path) {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for directory in ["units", "units/ltkmd.service.d", "run/credstore", "run/program"] {
+        std::fs::create_dir_all(place.join(directory)).expect("made");
+    }
+    for entry in std::fs::read_dir(sources.join("systemd")).expect("the units") {
+        let path = entry.expect("a file").path();
+        let unit = std::fs::read_to_string(&path).expect("a unit");
+        // The same service, with what is only in this boot: the program, the configuration, a group that exists.
+        let unit = unit.replace("/usr/bin/ltkmd", "/run/program/ltkmd");
+        let unit = unit.replace("/etc/ltkmd/ltkmd.toml", "/run/program/ltkmd.toml");
+        let unit = unit.replace("SocketGroup=ltkmd-admin", "SocketGroup=daemon");
+        std::fs::write(place.join("units").join(path.file_name().expect("a name")), unit).expect("written");
+    }
+    // No journal here; and nobody waits two minutes.
+    let drop_in = format!(
+        "[Service]\nStandardError=append:{}\nWatchdogSec=6s\nTimeoutAbortSec=1s\nRestartSec=100ms\n",
+        place.join("log").display()
+    );
+    std::fs::write(place.join("units/ltkmd.service.d/test.conf"), drop_in).expect("written");
+    std::fs::copy(PROGRAM, place.join("run/program/ltkmd")).expect("copied");
+    let configuration = format!("node.fqdn = \"{FQDN}\"\nadmin.listen = \"unix:/run/ltkmd/admin.sock\"\n");
+    std::fs::write(place.join("run/program/ltkmd.toml"), configuration).expect("written");
+    write_secret(&place.join("run/credstore/ltkmd.key_reader_token"), "a-token");
+    std::fs::copy(sources.join("tests/systemd/probe.sh"), place.join("probe.sh")).expect("copied");
+}
+
+#[test]
+fn the_service_starts_reloads_restarts_and_ends_under_systemd_with_all_its_hardening() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = directory.path();
+    prepare(place);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/boot.sh");
+    let booted = Command::new("unshare").args(NAMESPACES).arg("sh").arg(script).arg(place).output();
+    let booted = booted.expect("this test needs unshare (Debian: util-linux)");
+    let read = |name: &str| std::fs::read_to_string(place.join(name)).unwrap_or_default();
+    let (said, console) = (read("said"), String::from_utf8_lossy(&booted.stderr).into_owned());
+    if booted.status.code() == Some(NOT_ALLOWED) || console.contains("unshare failed") {
+        eprintln!("namespaces are not allowed here, the other tests have to do: {console}");
+        return;
+    }
+    let lines: Vec<_> = said.lines().map(str::trim_end).collect();
+    let wanted = [
+        "before: inactive",
+        "first call: 404",
+        "then: active notify ready; 0 registrations, 0 deliveries open",
+        "user: ltkmd capabilities 0000000000000000 privileges 1 filter 2",
+        "sockets: admin http udp",
+        "credentials: key_reader_token",
+        "state: drwx------ ltkmd",
+        "admin: 660 daemon {\"status\":\"ok\",\"checks\":{\"http\":\"ok\",\"store\":\"ok\",\"udp\":\"ok\"}}",
+        "reload: configuration read again, pid the same",
+        "calls: answered",
+        "hang: restarted 1, active",
+        "stop: inactive success 0",
+        "afterwards: socket, called again: 404",
+        "end",
+    ];
+    assert_eq!(lines, wanted, "\nlog:\n{}\nconsole:\n{console}", read("log"));
+}
