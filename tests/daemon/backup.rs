@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::store::Mounted;
@@ -241,18 +242,23 @@ fn nothing_is_restored_over_a_running_daemon_or_from_what_is_no_whole_backup_of_
     );
 }
 
+/// A connection on which a request came.
+fn requested(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().expect("a connection");
+    let (mut head, mut octet) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut octet).expect("a request");
+        head.push(octet[0]);
+    }
+    stream
+}
+
 /// Answers one request with these octets as a backup and goes away.
 fn pretend(octets: Vec<u8>, length: usize) -> (String, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = format!("http://{}", listener.local_addr().expect("bound"));
     let thread = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut head = Vec::new();
-        let mut octet = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_exact(&mut octet).expect("a request");
-            head.push(octet[0]);
-        }
+        let mut stream = requested(&listener);
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(answer.as_bytes()).and_then(|()| stream.write_all(&octets)).expect("taken");
     });
@@ -281,6 +287,41 @@ fn a_backup_that_breaks_off_leaves_nothing_behind() {
         assert_eq!(output.status.code(), Some(1), "{wanted}");
         assert!(text(&output.stderr).contains(wanted), "{wanted}: {}", text(&output.stderr));
         assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 0, "{wanted}");
+    }
+}
+
+#[test]
+fn a_backup_that_is_stopped_leaves_nothing_behind() {
+    let daemon = Daemon::start();
+    import(&daemon, 20);
+    let whole = std::fs::read(backup(&daemon, "backup")).expect("read");
+    let place = tempfile::tempdir().expect("a directory");
+    for stop in [Signal::SIGINT, Signal::SIGTERM] {
+        // It sends half of a backup, and then nothing.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let admin = format!("http://{}", listener.local_addr().expect("bound"));
+        let file = place.path().join("file");
+        let child = Command::new(env!("CARGO_BIN_EXE_ltkmd"))
+            .args(["ctl", "--admin", &admin, "backup"])
+            .arg(&file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut stream = requested(&listener);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", whole.len());
+        stream.write_all(head.as_bytes()).expect("taken");
+        stream.write_all(&whole[..whole.len() / 2]).expect("taken");
+        let written = || {
+            let mut entries = std::fs::read_dir(place.path()).expect("there");
+            entries.any(|e| e.expect("an entry").metadata().is_ok_and(|m| m.len() > 0))
+        };
+        daemon.await_state("half a file", |_| written().then_some(()));
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+        nix::sys::signal::kill(pid, stop).expect("signalled");
+        let output = child.wait_with_output().expect("it ended");
+        assert_eq!(output.status.code(), Some(1), "{stop}");
+        assert!(text(&output.stderr).contains("stopped: nothing was kept"), "{}", text(&output.stderr));
+        assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 0, "{stop}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use super::api::Api;
@@ -50,7 +51,7 @@ impl Backup {
     pub(super) async fn run(self, api: &mut Api, screen: &mut Screen<'_>) -> Result<(), Failure> {
         let mut file = Destination::open(&self.file, self.force)?;
         let bar = progress(screen.bars);
-        let taken = stopped_by_ctrl_c(take(api, &mut file, &bar)).await;
+        let taken = unless_stopped(take(api, &mut file, &bar)).await;
         bar.finish_and_clear();
         let (head, counts, octets) = taken?;
         file.finish()?;
@@ -131,7 +132,7 @@ impl Export {
     pub(super) async fn run(self, api: &mut Api, screen: &mut Screen<'_>) -> Result<(), Failure> {
         let mut file = Destination::open(&self.file, self.force)?;
         let bar = progress(screen.bars);
-        let lines = stopped_by_ctrl_c(self.take(api, &mut file, &bar)).await;
+        let lines = unless_stopped(self.take(api, &mut file, &bar)).await;
         bar.finish_and_clear();
         let lines = lines?;
         file.finish()?;
@@ -181,10 +182,17 @@ fn advance(bar: &ProgressBar, at: u64) {
     bar.set_position(at);
 }
 
-/// Ctrl-C ends the work in order, so that nothing half written stays.
-async fn stopped_by_ctrl_c<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// Ctrl-C and SIGTERM end the work in order, so that nothing half written stays.
+async fn unless_stopped<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => terminate.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
     tokio::select! {
         done = work => done,
         Ok(()) = tokio::signal::ctrl_c() => Err(Failure::failed("stopped: nothing was kept")),
+        _ = terminated => Err(Failure::failed("stopped: nothing was kept")),
     }
 }
