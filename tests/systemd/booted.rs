@@ -28,7 +28,7 @@ fn prepare(place: &Path) {
     }
     // No journal here; and nobody waits two minutes.
     let drop_in = format!(
-        "[Service]\nStandardError=append:{}\nWatchdogSec=6s\nTimeoutAbortSec=1s\nRestartSec=100ms\n",
+        "[Service]\nStandardError=append:{}\nWatchdogSec=10s\nTimeoutAbortSec=1s\nRestartSec=100ms\n",
         place.join("log").display()
     );
     std::fs::write(place.join("units/ltkmd.service.d/test.conf"), drop_in).expect("written");
@@ -64,8 +64,9 @@ fn the_service_starts_reloads_restarts_and_ends_under_systemd_with_all_its_harde
         "state: drwx------ ltkmd",
         "admin: 660 daemon {\"status\":\"ok\",\"checks\":{\"http\":\"ok\",\"store\":\"ok\",\"udp\":\"ok\"}}",
         "reload: configuration read again, pid the same",
+        "killed: restarted 1",
         "calls: answered",
-        "hang: restarted 1, active",
+        "hang: restarted 2, active",
         "stop: inactive success 0",
         "afterwards: socket, called again: 404",
         "end",

@@ -3,18 +3,20 @@
 
 property() { systemctl show --property "$1" --value ltkmd.service; }
 ask() { curl --silent --output /dev/null --max-time 20 --write-out '%{http_code}' http://127.0.0.1:8080/nothing; }
-await() { # PROPERTY VALUE
+await() { # PROPERTY VALUE: what it came to be
+    local now
     for _ in $(seq 400); do
-        [ "$(property "$1")" = "$2" ] && return
+        now=$(property "$1")
+        [ "$now" = "$2" ] && break
         read -rt 0.05 <> <(:)
     done
+    echo "$now"
 }
 
 # Nobody has started it: who calls does.
 echo "before: $(property ActiveState)"
 echo "first call: $(ask)"
-await ActiveState active
-echo "then: $(property ActiveState) $(property Type) $(property StatusText)"
+echo "then: $(await ActiveState active) $(property Type) $(await StatusText 'ready; 0 registrations, 0 deliveries open')"
 
 main=$(property MainPID)
 status() { sed -n "s/^$1:\s*//p" "/proc/$main/status" | tr '\t' ' '; }
@@ -25,25 +27,21 @@ echo "state: $(stat --format '%A %U' /var/lib/private/ltkmd)"
 echo "admin: $(stat --format '%a %G' /run/ltkmd/admin.sock) $(curl -s --unix-socket /run/ltkmd/admin.sock http://a/readyz)"
 
 systemctl reload ltkmd.service
-await StatusText 'configuration read again'
-echo "reload: $(property StatusText), pid $([ "$main" = "$(property MainPID)" ] && echo the same)"
+echo "reload: $(await StatusText 'configuration read again'), pid $([ "$main" = "$(property MainPID)" ] && echo the same)"
 
 # Restarted and killed while somebody calls all the time.
 for _ in $(seq 150); do ask; echo; done | sort | uniq -c > /run/calls &
 calls=$!
 systemctl restart ltkmd.service
 systemctl kill --kill-whom=main --signal=KILL ltkmd.service
-await NRestarts 1
+echo "killed: restarted $(await NRestarts 1)"
 wait $calls
 # One call may have been in the hands of the process that was killed.
 echo "calls: $(awk '$2 == 404 { answered = $1 } END { print (answered >= 149 ? "answered" : "not answered") }' /run/calls)"
 
 # A process that does not run pings no watchdog.
-before=$(property NRestarts)
 kill -STOP "$(property MainPID)"
-await NRestarts $((before + 1))
-await ActiveState active
-echo "hang: restarted $(($(property NRestarts) - before)), $(property ActiveState)"
+echo "hang: restarted $(await NRestarts 2), $(await ActiveState active)"
 
 systemctl stop ltkmd.service 2>/dev/null
 echo "stop: $(property ActiveState) $(property Result) $(property ExecMainStatus)"
