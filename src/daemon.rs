@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::admin::{self, AdminListener};
+use crate::audit::{AuditLog, SealedHead};
 use crate::config::{self, AdminListen};
 use crate::delivery::State;
 use crate::digest::{self, Authenticator, DigestConfig};
@@ -53,6 +54,7 @@ pub struct Daemon {
     service: Arc<http::Service>,
     limits: Arc<RwLock<http::Limits>>,
     gateway: Option<Arc<Gateway>>,
+    audit: Option<Arc<AuditLog>>,
     udp_port: NonZeroU16,
     http: Vec<SocketAddr>,
     udp: Vec<SocketAddr>,
@@ -85,6 +87,7 @@ impl Daemon {
             None => bind_admin(&settings.admin.listen).await?,
         };
         let store = open_store(settings, &listeners, &admin).await?;
+        let audit = open_audit(settings, &store)?;
 
         let metrics = Arc::new(Metrics::new());
         metrics.certificate_expires(settings.http.tls.as_ref().and_then(|tls| tls.expires));
@@ -115,8 +118,9 @@ impl Daemon {
         };
         let of = || (Arc::clone(&engine), ending.clone());
         let (e, s) = of();
+        let log = audit.clone();
         tasks.spawn(async move {
-            if let Err(error) = admin::serve(admin, e, auth, s).await {
+            if let Err(error) = admin::serve(admin, e, auth, log, s).await {
                 tracing::error!(%error, "the admin API ended");
             }
             "admin requests"
@@ -165,6 +169,7 @@ impl Daemon {
             service,
             limits,
             gateway,
+            audit,
             udp_port,
             http,
             udp,
@@ -234,6 +239,13 @@ impl Daemon {
         }
     }
 
+    /// Opens the audit log's path anew, for who has moved the file away.
+    pub fn reopen_logs(&self) {
+        if let Some(audit) = self.audit.clone() {
+            tokio::spawn(async move { audit.reopen().await });
+        }
+    }
+
     /// Ends: takes nothing new, finishes what is under way up to the deadline, closes the store. Says what
     /// was left.
     pub async fn shutdown(mut self) {
@@ -251,6 +263,9 @@ impl Daemon {
             tracing::warn!(tasks = left, "not drained at the deadline");
             self.tasks.abort_all();
         }
+        if let Some(audit) = &self.audit {
+            audit.close().await;
+        }
         let counts = self.store.counts();
         let open: u64 = State::ALL.into_iter().filter(|s| s.is_open()).map(|s| counts.open[s as usize]).sum();
         if let Err(error) = self.store.close().await {
@@ -258,6 +273,13 @@ impl Daemon {
         }
         tracing::info!(deliveries = open, "ended; open deliveries go on at the next start");
     }
+}
+
+/// Opens the audit log. One that cannot be written now refuses changes until it can; terminals are served meanwhile.
+fn open_audit(settings: &config::Settings, store: &Arc<dyn Store>) -> io::Result<Option<Arc<AuditLog>>> {
+    let Some(path) = &settings.audit.file else { return Ok(None) };
+    let keeper = SealedHead::new(settings.store.directory.path(), Arc::clone(store));
+    AuditLog::open(path, settings.node.name.as_str(), Box::new(keeper)).map(|log| Some(Arc::new(log)))
 }
 
 async fn bind_admin(listen: &AdminListen) -> io::Result<AdminListener> {

@@ -1,11 +1,15 @@
 //! Identifiers, each checked once at the edge and never again.
 
+mod logged;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use logged::{BTidForm, LoggedBTid, log_btids};
 pub use mikey::{CsbId, KeyDomainId, MskId};
 
 /// Why a string cannot be the identifier it was given for.
@@ -36,7 +40,7 @@ fn checked(text: &str, max: usize, allowed: impl Fn(char) -> bool) -> Result<Arc
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $max:literal, $trim:expr, $allowed:expr) => {
+    ($(#[$doc:meta])* $name:ident, $max:literal, $trim:expr, $allowed:expr, $shown:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -68,7 +72,8 @@ macro_rules! text_id {
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({:?})", stringify!($name), &*self.0)
+                let shown: fn(&str) -> Cow<'_, str> = $shown;
+                write!(f, "{}({:?})", stringify!($name), shown(&self.0))
             }
         }
 
@@ -96,24 +101,24 @@ macro_rules! text_id {
 
 text_id! {
     /// Bootstrapping transaction id: digest user name and MIKEY IDr of one terminal (TS 33.220 §4.3.2).
-    /// Visible ASCII, at most 255 octets.
-    BTid, 255, |t| t, |c| c.is_ascii_graphic()
+    /// Visible ASCII, at most 255 octets. Debug shows it in the form that logs have ([`log_btids`]).
+    BTid, 255, |t| t, |c| c.is_ascii_graphic(), logged::shown
 }
 
 text_id! {
     /// MBMS User Service ID, an anyURI; in BCAST GlobalPurchaseItemID ‖ PurchaseDataReference.
     /// White space around it is not part of it; at most 1024 octets, no control characters.
-    ServiceId, 1024, str::trim, |c| !c.is_control()
+    ServiceId, 1024, str::trim, |c| !c.is_control(), |t| t.into()
 }
 
 text_id! {
     /// A subscriber's IMPI (private identity, TS 23.003 §13.3). At most 255 octets, no control characters.
-    SubscriberId, 255, |t| t, |c| !c.is_control()
+    SubscriberId, 255, |t| t, |c| !c.is_control(), |t| t.into()
 }
 
 text_id! {
     /// An MSISDN in international form, a leading `+` dropped: 1 to 15 digits (E.164).
-    Msisdn, 15, |t| t.strip_prefix('+').unwrap_or(t), |c| c.is_ascii_digit()
+    Msisdn, 15, |t| t.strip_prefix('+').unwrap_or(t), |c| c.is_ascii_digit(), |t| t.into()
 }
 
 /// The number of shards that terminals are spread over. Ranges of them are what jobs and leases speak of.

@@ -1,6 +1,7 @@
 //! ltkmd delivers the long-term keys of mobile broadcast: one MIKEY message (LTKM) per terminal and key.
 
 pub mod admin;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -11,6 +12,7 @@ pub mod engine;
 pub mod gba;
 pub mod id;
 pub mod keys;
+pub mod log;
 pub mod metrics;
 pub mod procedure;
 pub mod secret;

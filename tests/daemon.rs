@@ -2,6 +2,8 @@
 
 mod harness;
 
+#[path = "daemon/audit.rs"]
+mod audit;
 #[path = "daemon/backup.rs"]
 mod backup;
 #[path = "daemon/delivery.rs"]

@@ -5,12 +5,15 @@ use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument;
 
 use super::problem::Problem;
 use super::routes;
+use super::trail::{self, Recorder};
+use crate::audit::{Peer, Role};
 use crate::secret::Secret;
 
 /// What callers have to bring.
@@ -27,8 +30,10 @@ pub struct Auth {
 /// What a call may do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caller {
-    /// Everything but reading secrets.
+    /// Everything but reading secrets: it brought the admin token, or came over the unix socket.
     admin: bool,
+    /// Whether it brought the admin token.
+    admin_token: bool,
     /// Reading secrets.
     key_reader: bool,
     /// Whether it brought a token at all.
@@ -36,6 +41,16 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// By what right a call of this kind is made; `None`: by none.
+    pub(super) fn role(self, reveals: bool) -> Option<Role> {
+        match self {
+            Self { key_reader: true, .. } if reveals || !self.admin => Some(Role::KeyReader),
+            Self { admin_token: true, .. } => Some(Role::Admin),
+            Self { admin: true, .. } => Some(Role::Unix),
+            _ => None,
+        }
+    }
+
     /// Lets the key reader read secrets and the administrator read the rest.
     ///
     /// # Errors
@@ -65,7 +80,7 @@ impl Auth {
         };
         let (admin, key_reader) = (is(&self.admin_token), is(&self.key_reader_token));
         let presented = token.is_some();
-        Caller { admin: admin || self.unix, key_reader, presented }
+        Caller { admin: admin || self.unix, admin_token: admin, key_reader, presented }
     }
 }
 
@@ -77,45 +92,70 @@ fn bearer(headers: &HeaderMap) -> Option<Secret> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| Secret::from(token.trim_ascii()))
 }
 
-/// Stands before every route: who calls, may they, and a line for each change.
-pub(super) async fn gate(State(auth): State<Arc<Auth>>, mut request: Request, next: Next) -> Response {
+/// What stands before every route.
+pub(super) struct Gate {
+    /// What callers have to bring.
+    pub(super) auth: Auth,
+    /// Where it is recorded what they did.
+    pub(super) recorder: Recorder,
+}
+
+/// Lets through who may call, and has recorded what is to be.
+pub(super) async fn gate(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(gate.recorder.clone());
+    let span = tracing::info_span!(
+        "admin",
+        method = %request.method(),
+        path = trail::matched(&request),
+        peer = request.extensions().get::<Peer>().map(tracing::field::display),
+    );
     let began = Instant::now();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let mut response = match admit(&auth, &mut request) {
-        Ok(()) => {
-            let response = next.run(request).await;
-            if method != Method::GET && method != Method::HEAD {
-                let (status, took) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
-                tracing::info!(target: "ltkmd::audit", %method, path, status, took_ms = took, "admin call");
+    let admitted = async {
+        let response = match admit(&gate.auth, &mut request) {
+            Admitted::Open => next.run(request).await,
+            Admitted::Caller(caller) => gate.recorder.run(caller, request, next).await,
+            Admitted::Refused(caller, problem) => {
+                let recorded = gate.recorder.refused(caller, &request, &problem);
+                recorded.await;
+                problem.into_response()
             }
-            response
-        }
-        Err(problem) => {
-            tracing::info!(target: "ltkmd::audit", %method, path, why = problem.detail(), "refused a caller");
-            problem.into_response()
-        }
+        };
+        let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis() as u64);
+        tracing::debug!(status, took_ms, "answered");
+        response
     };
+    let mut response = admitted.instrument(span).await;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-fn admit(auth: &Auth, request: &mut Request) -> Result<(), Problem> {
+/// What becomes of a request at the gate.
+enum Admitted {
+    /// It needs no token.
+    Open,
+    /// It may go on.
+    Caller(Caller),
+    /// It may not.
+    Refused(Caller, Problem),
+}
+
+fn admit(auth: &Auth, request: &mut Request) -> Admitted {
     let matched = request.extensions().get::<MatchedPath>().map(|m| m.as_str().to_owned());
     let matched = matched.as_deref().unwrap_or_default();
     if routes::is_open(matched) {
-        return Ok(());
+        return Admitted::Open;
     }
     let caller = auth.caller(request.headers());
-    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+    let reads = !trail::changes(request.method());
     if caller.admin || (caller.key_reader && routes::SECRETS.contains(&matched) && reads) {
         request.extensions_mut().insert(caller);
-        return Ok(());
+        return Admitted::Caller(caller);
     }
-    if caller.key_reader {
-        return Err(Problem::unauthorized(true, READER_ALONE));
-    }
-    Err(Problem::unauthorized(caller.presented, "this call takes the admin_token as the bearer"))
+    let problem = match caller.key_reader {
+        true => Problem::unauthorized(true, READER_ALONE),
+        false => Problem::unauthorized(caller.presented, "this call takes the admin_token as the bearer"),
+    };
+    Admitted::Refused(caller, problem)
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ impl Streamed {
                 }
             };
             let took_ms = begun.elapsed().as_millis() as u64;
-            tracing::info!(target: "ltkmd::audit", what, outcome, octets, took_ms, "the store was read out");
+            tracing::info!(what, outcome, octets, took_ms, "the store was read out");
             drop(permit);
         });
         Self(receiver)

@@ -13,6 +13,7 @@ use super::body::Json;
 use super::documents;
 use super::problem::{Fault, Problem};
 use super::query::{self, PathId, Query};
+use super::trail::Named;
 use super::views::{CredentialView, DeliveryView, Health, Page, Status, SubscriberView, TerminalView};
 use crate::delivery::State;
 use crate::engine::{Engine, EngineError, Put};
@@ -97,9 +98,10 @@ pub(super) async fn put_credential(
     query.finish()?;
     let spec = documents::credential(body.required()?, id.given()?)?;
     let btid = spec.btid.clone();
+    let named = Named::new([("subscriber", vec![spec.subscriber.to_string()])]);
     let put = carry_out(&engine, |engine| async move { engine.put_credential(spec).await }).await?;
     let view = credential_view(&engine, &btid).await?;
-    Ok((put_status(put), Answer(view)).into_response())
+    Ok((put_status(put), named, Answer(view)).into_response())
 }
 
 /// `GET /v1/credentials/{btid}`

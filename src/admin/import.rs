@@ -12,7 +12,9 @@ use super::documents;
 use super::handlers::carry_out;
 use super::problem::Problem;
 use super::query::Query;
+use super::trail::Trail;
 use super::views::{Imported, LineFault};
+use crate::audit::Names;
 use crate::engine::{Engine, EngineError, ImportItem};
 
 /// Octets of a line at most, its end not counted.
@@ -31,6 +33,7 @@ pub(super) async fn import(
     request: Request,
 ) -> Result<Answer<Imported>, Problem> {
     query.finish()?;
+    let trail = request.extensions().get::<Trail>().cloned();
     let mut frames = Frames::new(request.into_body());
     let mut import = Import::default();
     let mut lines = Lines::default();
@@ -41,11 +44,11 @@ pub(super) async fn import(
         while let Some(line) = lines.next(&mut rest, ended) {
             import.take(line);
             if import.items.len() + import.skipped >= BATCH {
-                import.commit(&engine).await?;
+                import.commit(&engine, trail.as_ref()).await?;
             }
         }
         if ended {
-            import.commit(&engine).await?;
+            import.commit(&engine, trail.as_ref()).await?;
             return Ok(Answer(import.result()));
         }
     }
@@ -134,8 +137,8 @@ impl Import {
         }
     }
 
-    /// Commits what was read.
-    async fn commit(&mut self, engine: &Arc<Engine>) -> Result<(), Problem> {
+    /// Commits what was read, once it is recorded what is changed.
+    async fn commit(&mut self, engine: &Arc<Engine>, trail: Option<&Trail>) -> Result<(), Problem> {
         self.skipped = 0;
         // By kind, each in the order of its lines: what others name comes first, and the engine commits what
         // is of one kind at once, where pairs of subscriber and credential would be as many commits as lines.
@@ -143,6 +146,9 @@ impl Import {
         let (numbers, items): (Vec<_>, Vec<_>) = std::mem::take(&mut self.items).into_iter().unzip();
         if !items.is_empty() {
             let kinds: Vec<_> = items.iter().map(kind).collect();
+            if let Some(trail) = trail {
+                trail.importing(named(&items)).await.map_err(|problem| self.stopped(problem))?;
+            }
             let outcome = carry_out(engine, |engine| async move { Ok(engine.import(items).await) }).await;
             let results = outcome.map_err(|problem| self.stopped(problem))?;
             for ((number, kind), result) in numbers.into_iter().zip(kinds).zip(results) {
@@ -176,6 +182,20 @@ impl Import {
         self.told.faults = self.faults;
         self.told
     }
+}
+
+/// The ids of what is about to be put in place.
+fn named(items: &[ImportItem]) -> Names {
+    let mut names = Names::new();
+    for item in items {
+        let (kind, id) = match item {
+            ImportItem::Service(spec) => ("services", spec.id.to_string()),
+            ImportItem::Subscriber(subscriber) => ("subscribers", subscriber.id.to_string()),
+            ImportItem::Credential(spec) => ("credentials", spec.btid.to_string()),
+        };
+        names.entry(kind.to_owned()).or_default().push(id);
+    }
+    names
 }
 
 /// What names nothing comes first, then what names it.

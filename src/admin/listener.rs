@@ -11,6 +11,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::audit::Peer;
 use crate::service_manager::sockets::AdminSocket;
 
 /// The mode of a unix socket: its owner and its group may call.
@@ -104,17 +105,22 @@ impl AdminListener {
         matches!(self, Self::Unix(_))
     }
 
-    /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<Box<dyn Connection>> {
+    /// The next connection, and who is at its other end.
+    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Connection>, Peer)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // Neither is worth a connection when the system refuses it.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD));
-                Ok(Box::new(stream))
+                Ok((Box::new(stream), Peer::Tcp { peer }))
             }
-            Self::Unix(socket) => Ok(Box::new(socket.listener.accept().await?.0)),
+            Self::Unix(socket) => {
+                let (stream, _) = socket.listener.accept().await?;
+                let of = stream.peer_cred()?;
+                let peer = Peer::Unix { uid: of.uid(), gid: of.gid(), pid: of.pid() };
+                Ok((Box::new(stream), peer))
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ mod query;
 mod read;
 mod routes;
 mod services;
+mod trail;
 mod views;
 
 #[cfg(test)]
@@ -31,11 +32,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::audit::AuditLog;
 use crate::engine::Engine;
 
 /// Connections at a time; more wait to be accepted.
@@ -54,7 +57,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Serves the API until `shutdown` says `true` (or its sender is gone): then it stops accepting, lets what is
-/// under way go on for at most ten seconds, and returns. A unix socket is unlinked.
+/// under way go on for at most ten seconds, and returns. A unix socket is unlinked. Without an audit log nothing is
+/// recorded; with one, nothing is changed and no secret is read without a record.
 ///
 /// # Errors
 /// None at present: a failing `accept` is logged and tried again.
@@ -62,9 +66,10 @@ pub async fn serve(
     listener: AdminListener,
     engine: Arc<Engine>,
     auth: Auth,
+    audit: Option<Arc<AuditLog>>,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let connections = accept(&listener, routes::router(engine, auth), shutdown).await;
+    let connections = accept(&listener, routes::router(engine, auth, audit), shutdown).await;
     drop(listener);
     drain(connections).await;
     Ok(())
@@ -104,8 +109,8 @@ async fn accept(
             Some(_) = connections.join_next() => continue,
             accepted = accepted => accepted,
         };
-        let stream = match stream {
-            Ok(stream) => stream,
+        let (stream, peer) = match stream {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or a peer that is gone already: neither ends the service.
                 tracing::warn!(%error, "the admin listener could not accept");
@@ -113,7 +118,12 @@ async fn accept(
                 continue;
             }
         };
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let router = service.clone();
+        let service = service_fn(move |mut request: hyper::Request<_>| {
+            request.extensions_mut().insert(peer);
+            router.call(request)
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), service);
         let mut shutdown = shutdown.clone();
         connections.spawn(async move {
             tokio::pin!(connection);

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audit::AuditError;
 use crate::engine::EngineError;
 use crate::store::StoreError;
 
@@ -120,6 +121,12 @@ impl From<Fault> for Problem {
         let detail = fault.to_string();
         let field = Some(fault.field);
         Self { field, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    }
+}
+
+impl From<AuditError> for Problem {
+    fn from(error: AuditError) -> Self {
+        Self::unavailable(error.to_string())
     }
 }
 

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::MatchedPath;
-use axum::http::Uri;
+use axum::http::{Method, Uri};
 use axum::routing::{self, MethodRouter};
 use axum::{Extension, Router, middleware};
 
-use super::auth::{self, Auth};
+use super::auth::{self, Auth, Gate};
 use super::problem::Problem;
-use super::{backup, handlers, import, jobs, openapi, services};
+use super::trail::Recorder;
+use super::{backup, handlers, import, jobs, openapi, services, trail};
+use crate::audit::AuditLog;
 use crate::engine::Engine;
 
 /// The keys of a service.
@@ -54,6 +56,17 @@ pub(super) enum Content {
     Metrics,
 }
 
+/// Whether a call that changes nothing is recorded, because its answer has secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reveals {
+    /// No secret.
+    Nothing,
+    /// Secrets, when this parameter is `true`.
+    With(&'static str),
+    /// Secrets, be it sealed ones.
+    Always,
+}
+
 /// One call.
 pub(super) struct Operation {
     pub(super) method: &'static str,
@@ -71,6 +84,8 @@ pub(super) struct Operation {
     pub(super) answers: &'static [(u16, &'static str, Content)],
     /// Statuses of problem documents besides those that every call under the token has.
     pub(super) errors: &'static [u16],
+    /// Whether it reads secrets.
+    pub(super) reveals: Reveals,
     handler: fn() -> MethodRouter<Arc<Engine>>,
 }
 
@@ -115,6 +130,7 @@ const READ: Operation = Operation {
     body_optional: false,
     answers: &[],
     errors: &[],
+    reveals: Reveals::Nothing,
     handler: MethodRouter::new,
 };
 
@@ -221,7 +237,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
             AFTER,
         ],
         answers: &[(200, "A page of keys.", Content::Page("Key"))],
-        errors: &[404],
+        errors: &[404, 503],
+        reveals: Reveals::With("secrets"),
         handler: || routing::get(services::keys),
         ..READ
     },
@@ -368,6 +385,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
         }],
         answers: &[(200, "One object a line.", Content::Lines("ExportLine"))],
         errors: &[500, 503],
+        reveals: Reveals::With("secrets"),
         handler: || routing::get(backup::export),
         ..READ
     },
@@ -380,6 +398,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
                   backup or export is under way, or the store does not work.",
         answers: &[(200, "Frames with checks.", Content::Octets)],
         errors: &[500, 503],
+        reveals: Reveals::Always,
         handler: || routing::get(backup::backup),
         ..READ
     },
@@ -433,6 +452,16 @@ pub(super) static OPERATIONS: &[Operation] = &[
         ..READ
     },
     Operation {
+        path: "/v1/audit/head",
+        id: "getAuditHead",
+        tag: "daemon",
+        summary: "The last line of the audit log, which a check of the file is held against. 404: there is none.",
+        answers: &[(200, "Its number and its hash.", Content::Json("AuditHead"))],
+        errors: &[404],
+        handler: || routing::get(trail::head),
+        ..READ
+    },
+    Operation {
         path: "/v1/status",
         id: "getStatus",
         tag: "daemon",
@@ -482,8 +511,15 @@ pub(super) fn is_open(path: &str) -> bool {
     OPERATIONS.iter().any(|o| o.open && o.path == path)
 }
 
+/// The call behind a matched path and a method; HEAD is answered as GET is.
+pub(super) fn operation(path: &str, method: &Method) -> Option<&'static Operation> {
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    OPERATIONS.iter().find(|o| o.path == path && method.as_str().eq_ignore_ascii_case(o.method))
+}
+
 /// The whole API over an engine.
-pub(super) fn router(engine: Arc<Engine>, auth: Auth) -> Router {
+pub(super) fn router(engine: Arc<Engine>, auth: Auth, audit: Option<Arc<AuditLog>>) -> Router {
+    let gate = Gate { auth, recorder: Recorder::new(audit) };
     let mut router = Router::new();
     for operation in OPERATIONS {
         router = router.route(operation.path, (operation.handler)());
@@ -492,7 +528,7 @@ pub(super) fn router(engine: Arc<Engine>, auth: Auth) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(Extension(backup::Place::default()))
-        .layer(middleware::from_fn_with_state(Arc::new(auth), auth::gate))
+        .layer(middleware::from_fn_with_state(Arc::new(gate), auth::gate))
         .with_state(engine)
 }
 

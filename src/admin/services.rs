@@ -14,6 +14,7 @@ use super::documents;
 use super::handlers::{carry_out, put_status};
 use super::problem::Problem;
 use super::query::{PathId, Query};
+use super::trail::Named;
 use super::views::{Entry, Key, Page, Rotation, Service};
 use crate::engine::Engine;
 use crate::id::ServiceId;
@@ -105,7 +106,9 @@ pub(super) async fn rotate(
     let spec = documents::rotate(body.optional())?;
     let (job, msk_id) = carry_out(&engine, |engine| async move { engine.rotate(&id, spec).await }).await?;
     let rotation = Rotation { job: job.0, msk_id: msk_id.to_string() };
-    Ok((StatusCode::ACCEPTED, [(LOCATION, format!("/v1/jobs/{job}"))], Answer(rotation)).into_response())
+    let named = Named::new([("job", vec![job.to_string()]), ("msk_ids", vec![rotation.msk_id.clone()])]);
+    let location = [(LOCATION, format!("/v1/jobs/{job}"))];
+    Ok((StatusCode::ACCEPTED, location, named, Answer(rotation)).into_response())
 }
 
 /// `GET /v1/services/{service_id}/keys`
@@ -114,7 +117,7 @@ pub(super) async fn keys(
     Extension(caller): Extension<Caller>,
     id: PathId,
     mut query: Query,
-) -> Result<Answer<Page<Key>>, Problem> {
+) -> Result<(Named, Answer<Page<Key>>), Problem> {
     let secrets = query.flag("secrets")?;
     caller.may_read_keys(secrets)?;
     let limit = query.limit()?;
@@ -136,8 +139,7 @@ pub(super) async fn keys(
         entry.keys.iter().skip(start).take(limit).map(|key| Key::new(&entry, key, secrets, now)).collect();
     let end = start + items.len();
     let next = (end < entry.keys.len() && end > 0).then(|| msk_id(entry.keys[end - 1].number));
-    if secrets {
-        tracing::info!(target: "ltkmd::audit", service = %entry.service.id, keys = items.len(), "keys were read");
-    }
-    Ok(Answer(Page { items, next }))
+    let read = entry.keys[start..end].iter().map(|key| msk_id(key.number)).collect();
+    let named = Named::new([("service", vec![entry.service.id.to_string()]), ("msk_ids", read)]);
+    Ok((named, Answer(Page { items, next })))
 }

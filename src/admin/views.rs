@@ -393,9 +393,15 @@ pub(super) struct DeliveryView {
     /// When it is looked at again.
     #[schema(value_type = Option<String>, format = DateTime)]
     next_due: Option<Timestamp>,
+    /// When it came to be.
+    #[schema(value_type = String, format = DateTime)]
+    queued: Timestamp,
     /// When it last changed.
     #[schema(value_type = String, format = DateTime)]
     updated: Timestamp,
+    /// When the terminal proved to have it.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    verified: Option<Timestamp>,
     /// The fan-out job it counts for.
     job: Option<u64>,
     /// What the short message centre calls the parts of the latest trigger by SMS.
@@ -436,7 +442,9 @@ impl DeliveryView {
             attempts: d.attempts,
             error: d.error.map(crate::delivery::Reason::as_str),
             next_due: d.next_due,
+            queued: d.queued,
             updated: d.updated,
+            verified: d.verified.map(|(at, _)| at),
             job: d.job.map(|job| job.0),
             message_ids: sent
                 .map(|leg| leg.ids.iter().map(|id| id.as_str().to_owned()).collect())
@@ -512,6 +520,19 @@ pub(super) struct Health {
     pub(super) checks: BTreeMap<&'static str, String>,
 }
 
+/// Where the audit log stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AuditHead {
+    /// The file.
+    pub(super) file: String,
+    /// The number of its last line, from 1.
+    pub(super) seq: u64,
+    /// That line's SHA-256, 64 hexadecimal digits.
+    pub(super) hash: String,
+    /// Why it cannot be written now; nothing can be changed until it can.
+    pub(super) trouble: Option<String>,
+}
+
 /// A page of a list.
 #[derive(Debug, Serialize)]
 pub(super) struct Page<T> {
@@ -546,6 +567,7 @@ pub(super) fn schemas() -> Vec<(String, RefOr<Schema>)> {
         ImportCounts,
         LineFault,
         Status,
+        AuditHead,
         Health,
         super::problem::Document
     );

@@ -12,6 +12,8 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::check::EXIT_CONFIGURATION;
 use crate::config::{self, LogFormat, Settings};
 use crate::daemon::Daemon;
+use crate::id::log_btids;
+use crate::log::{JOURNAL, Journal, JournalError};
 use crate::service_manager::ServiceManager;
 use crate::service_manager::sockets::Sockets;
 
@@ -43,15 +45,22 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
-    let filter = start_log(&settings);
+    let filter = match start_log(&settings) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("ltkmd: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
     super::run(serve(path, settings, sockets, &filter))
 }
 
-/// Logs to stderr in the configured format; gives the handle that changes the filter.
-fn start_log(settings: &Settings) -> FilterHandle {
+/// Logs in the configured format, to stderr or to the journal; gives the handle that changes the filter.
+fn start_log(settings: &Settings) -> Result<FilterHandle, JournalError> {
+    log_btids(settings.log.btid);
     let (filter, handle) = reload::Layer::new(settings.log.filter.env_filter());
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
@@ -59,9 +68,10 @@ fn start_log(settings: &Settings) -> FilterHandle {
         LogFormat::Text => {
             registry.with(layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).init()
         }
-        LogFormat::Json => registry.with(layer.json()).init(),
+        LogFormat::Json => registry.with(layer.json().with_span_list(false)).init(),
+        LogFormat::Journald => registry.with(Journal::connect(Path::new(JOURNAL))?).init(),
     }
-    handle
+    Ok(handle)
 }
 
 async fn serve(path: &Path, mut settings: Settings, sockets: Sockets, filter: &FilterHandle) -> ExitCode {
@@ -121,9 +131,10 @@ async fn serve(path: &Path, mut settings: Settings, sockets: Sockets, filter: &F
     code
 }
 
-/// SIGHUP: takes over what can change, and says what cannot. A faulty file changes nothing. Gives the outcome in a
-/// line.
+/// SIGHUP: opens the audit log anew, takes over what can change, and says what cannot. A faulty file changes nothing. Gives
+/// the outcome in a line.
 fn reread(path: &Path, settings: &mut Settings, daemon: &Daemon, filter: &FilterHandle) -> String {
+    daemon.reopen_logs();
     let new = match config::load(path, std::env::vars_os()) {
         Ok(new) => new,
         Err(faults) => {
@@ -142,7 +153,9 @@ fn reread(path: &Path, settings: &mut Settings, daemon: &Daemon, filter: &Filter
         tracing::error!(%error, "log.filter cannot be changed");
     }
     daemon.reload(&new);
+    log_btids(new.log.btid);
     settings.log.filter = new.log.filter.clone();
+    settings.log.btid = new.log.btid;
     tracing::info!("configuration read again");
     match restart.is_empty() {
         true => "configuration read again".to_owned(),

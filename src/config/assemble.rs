@@ -12,15 +12,15 @@ use nix::unistd::{AccessFlags, access, gethostname};
 use super::reader::{Reader, named};
 use super::secrets::{Shape, secret};
 use super::settings::{
-    Admin, BindMode, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store, Udp,
-    Xml,
+    Admin, Audit, BindMode, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store,
+    Udp, Xml,
 };
 use super::tls::{authorities, tls};
 use super::value::{AdminListen, NodeName, SmsSource, Smsc, StoreDirectory, network, socket_address};
 use crate::delivery::{SmsAlone, SmsLimits};
 use crate::digest::Algorithm;
 use crate::document::ContainerChildren;
-use crate::id::Method;
+use crate::id::{BTidForm, Method};
 
 /// Reads everything. Each table is read to its end whatever the others have, so that all faults are noted.
 pub(super) fn settings(r: &mut Reader) -> Option<Settings> {
@@ -42,6 +42,7 @@ pub(super) fn settings(r: &mut Reader) -> Option<Settings> {
     let keys = keys(r);
     let store = store(r);
     let admin = admin(r);
+    let audit = audit(r, store.as_ref());
     let log = log(r);
     if let (Some(http), Some(admin)) = (&http, &admin) {
         separate_listeners(r, &http.listen, &admin.listen);
@@ -58,6 +59,7 @@ pub(super) fn settings(r: &mut Reader) -> Option<Settings> {
         keys: keys?,
         store: store?,
         admin: admin?,
+        audit: audit?,
         log: log?,
         warnings: Vec::new(),
     })
@@ -295,10 +297,49 @@ fn unix_socket(r: &mut Reader, socket: &Path) {
     }
 }
 
+fn audit(r: &mut Reader, store: Option<&Store>) -> Option<Audit> {
+    let enabled = r.flag("audit.enabled");
+    let given = r.optional("audit.file", |text| match Path::new(text) {
+        path if path.is_absolute() && path.file_name().is_some() && !text.contains('\0') => {
+            Ok(path.to_owned())
+        }
+        _ => Err("is no absolute path of a file: give one, such as \"/var/log/ltkmd/audit.log\""),
+    });
+    let given = given?;
+    if let Some(file) = given.as_ref().filter(|_| enabled == Some(true)) {
+        audit_file(r, file);
+    }
+    let file = match given {
+        Some(file) => file,
+        None => store?.directory.path().join("audit.log"),
+    };
+    Some(Audit { file: enabled?.then_some(file) })
+}
+
+/// Whether the file can be appended to, or made.
+fn audit_file(r: &mut Reader, file: &Path) {
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    let fault = if file.is_dir() {
+        Some(format!("{} is a directory: name a file", file.display()))
+    } else if file.exists() {
+        access(file, AccessFlags::R_OK | AccessFlags::W_OK).err().map(|e| {
+            format!("{} cannot be read and written ({}): let the daemon's user", file.display(), e.desc())
+        })
+    } else if !directory.is_dir() {
+        Some(format!("the directory {} does not exist: make it, or name another", directory.display()))
+    } else {
+        writable(directory, false).err()
+    };
+    if let Some(what) = fault {
+        r.fault("audit.file", what);
+    }
+}
+
 fn log(r: &mut Reader) -> Option<Log> {
     let format = r.choice("log.format", LogFormat::ALL, LogFormat::as_str);
     let filter = r.text("log.filter");
-    Some(Log { format: format?, filter: filter? })
+    let btid = r.choice("log.btid", &BTidForm::ALL, BTidForm::as_str);
+    Some(Log { format: format?, filter: filter?, btid: btid? })
 }
 
 /// Two TCP listeners cannot share an address. UDP has ports of its own.

@@ -33,8 +33,8 @@ use std::sync::Arc;
 pub use fault::{Fault, Faults, Place};
 pub use reference::reference;
 pub use settings::{
-    Admin, BindMode, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store, Udp,
-    Xml,
+    Admin, Audit, BindMode, Delivery, Digest, Http, Keys, Log, LogFormat, Mikey, Node, Settings, Sms, Store,
+    Udp, Xml,
 };
 pub use tls::{Authorities, Tls};
 pub use value::{

@@ -5,7 +5,7 @@ use super::settings::Settings;
 impl Settings {
     /// The keys whose new values need a restart, in the schema's order; empty when `new` can take over at once.
     ///
-    /// Live are `log.filter`, the limits and timeouts of `[http]` (`max_body`, `request_timeout`,
+    /// Live are `log.filter`, `log.btid`, the limits and timeouts of `[http]` (`max_body`, `request_timeout`,
     /// `max_connections`, `max_items`, `drain`), what `[http.tls]` names, and how centres are spoken to by `[sms]`.
     /// Turning TLS on or off is told as `http.tls`, turning SMS on or off as `sms`. A secret counts by its octets,
     /// wherever they came from.
@@ -52,6 +52,15 @@ impl Settings {
             ("admin.listen", self.admin.listen != new.admin.listen),
             ("admin.admin_token_file", self.admin.admin_token != new.admin.admin_token),
             ("admin.key_reader_token_file", self.admin.key_reader_token != new.admin.key_reader_token),
+            ("audit.enabled", self.audit.file.is_some() != new.audit.file.is_some()),
+            (
+                "audit.file",
+                // Without the key it moves with the store, which is told already.
+                self.audit.file.is_some()
+                    && new.audit.file.is_some()
+                    && self.audit != new.audit
+                    && self.store.directory == new.store.directory,
+            ),
             ("log.format", self.log.format != new.log.format),
         ]
         .into_iter()

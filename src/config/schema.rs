@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use super::settings::{BindMode, LogFormat};
+use crate::id::BTidForm;
 
 /// What a key's value must be.
 #[derive(Debug, Clone, Copy)]
@@ -328,12 +329,30 @@ pub(super) const KEYS: &[Key] = &[
         Absent("keys cannot be read out"),
         "The bearer token that lets the BM-SC read keys (`?secrets=true`).",
     ),
+    key(
+        "audit.enabled",
+        Kind::Flag,
+        Toml("true"),
+        "Whether changes by operators and reads of secrets are recorded; what cannot be recorded is refused then.",
+    ),
+    key(
+        "audit.file",
+        Kind::Text("/FILE"),
+        Absent("`audit.log` in the store's directory"),
+        "The audit log: hash-chained lines of JSON, appended to. SIGHUP opens it anew after a rotation.",
+    ),
     key("log.format", Kind::OneOf(LogFormat::NAMES), Toml("\"text\""), "How log lines are written."),
     live(
         "log.filter",
         Kind::Text("filter directives"),
         Toml("\"info\""),
         "What is logged: `level` and `target=level`, joined by commas.",
+    ),
+    live(
+        "log.btid",
+        Kind::OneOf(BTidForm::NAMES),
+        Toml("\"short\""),
+        "How log lines name terminals: the B-TID in full, its first 8 characters, 16 hex digits of its SHA-256, or not.",
     ),
 ];
 

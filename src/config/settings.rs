@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -16,7 +17,7 @@ use super::value::{
 use crate::delivery::{Rules, SmsAlone, SmsLimits};
 use crate::digest::Algorithm;
 use crate::document::{ContainerChildren, Limits};
-use crate::id::{Method, MethodSet};
+use crate::id::{BTidForm, Method, MethodSet};
 use crate::secret::Secret;
 
 macro_rules! named {
@@ -56,6 +57,8 @@ named! {
         Text = "text",
         /// One JSON object a line.
         Json = "json",
+        /// To systemd-journald, with fields (systemd.journal-fields(7)).
+        Journald = "journald",
     }
 }
 
@@ -209,6 +212,13 @@ pub struct Admin {
     pub key_reader_token: Option<Secret>,
 }
 
+/// `[audit]`: what operators did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// The file, an absolute path; nothing is recorded without.
+    pub file: Option<PathBuf>,
+}
+
 /// `[log]`: what operators read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -216,6 +226,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Which lines are written.
     pub filter: LogFilter,
+    /// How they name terminals.
+    pub btid: BTidForm,
 }
 
 /// A whole configuration, valid with all it points to at the time it was read. Debug shows no secrets.
@@ -243,6 +255,8 @@ pub struct Settings {
     pub store: Store,
     /// The operator's side.
     pub admin: Admin,
+    /// What operators did.
+    pub audit: Audit,
     /// What is logged.
     pub log: Log,
     /// What is no fault but should be looked at, such as a secret that others can read.

@@ -1,10 +1,12 @@
 //! Fan-out: a key update reaches all registered terminals of its service, page by page, job beside job.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::request::recipient;
 use super::{Engine, Recipient, failures};
@@ -40,6 +42,8 @@ struct Turns {
     live: BTreeSet<JobId>,
     /// When that was.
     looked: Option<Instant>,
+    /// The span of each live job, from when it was first seen here to its end.
+    spans: BTreeMap<JobId, Span>,
 }
 
 impl Turns {
@@ -83,7 +87,8 @@ impl Engine {
                 // Whatever woke it: with an empty queue the next thing is a look.
                 continue;
             };
-            match self.page(&job, &pages).await {
+            let span = turns.spans.get(&job.id).cloned().unwrap_or_else(Span::none);
+            match self.page(&job, &pages).instrument(span).await {
                 Ok(true) => turns.queue.push_back(job),
                 Ok(false) => {}
                 Err(error) => {
@@ -110,18 +115,38 @@ impl Engine {
             visiting: visiting().count(),
             oldest: visiting().map(|job| job.started).min(),
         });
+        for job in open.iter().filter(|job| !job.state.is_over()) {
+            turns.spans.entry(job.id).or_insert_with(|| self.job_span(job));
+        }
         for id in turns.update(open) {
+            let span = turns.spans.remove(&id).unwrap_or_else(Span::none);
             let Some(job) = self.store.job(id).await? else { continue };
             let Some(end) = job.finished else { continue };
             let (terminals, visited) = (job.progress().iter().sum::<u64>(), job.visited());
+            let took = end.since(job.started);
+            span.record("status", job.state.as_str()).record("took_ms", took.as_millis() as u64);
             if job.state == JobState::Done {
-                self.metrics.fanout_ended(end.since(job.started).as_secs_f64());
-                tracing::info!(job = %id, terminals, "fan-out is done");
+                self.metrics.fanout_ended(took.as_secs_f64());
+                span.in_scope(|| tracing::info!(terminals, "fan-out is done"));
             } else {
-                tracing::info!(job = %id, terminals, visited, "fan-out was cancelled");
+                span.in_scope(|| tracing::info!(terminals, visited, "fan-out was cancelled"));
             }
         }
         Ok(())
+    }
+
+    /// What the lines about a job have in common.
+    fn job_span(&self, job: &Job) -> Span {
+        let catalogue = self.catalogue();
+        let service = catalogue.get(job.service).map(|entry| &entry.service);
+        tracing::info_span!(
+            "job",
+            job = %job.id,
+            service = service.map(|service| display(&service.id)),
+            msk_id = service.map(|service| display(service.msk_id(job.number))),
+            status = Empty,
+            took_ms = Empty
+        )
     }
 
     /// One page: decided and committed, then made and sent beside the next one. `false`: no page is left.
@@ -150,7 +175,7 @@ impl Engine {
             self.metrics.failed(reason, 1);
         }
         self.metrics.fanout_visited(page.visited);
-        tracing::debug!(job = %id, terminals = page.visited, "page committed");
+        tracing::debug!(terminals = page.visited, "page committed");
         let orders = page.work.iter().flat_map(|(_, orders)| orders);
         let datagrams = orders.filter(|order| order.via == Method::Udp).count();
         if !page.work.is_empty() {

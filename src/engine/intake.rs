@@ -68,7 +68,9 @@ impl Engine {
                 Ok(muk) => {
                     keys.insert(terminal.key, (PresharedKey::new(muk.expose()), credential.btid));
                 }
-                Err(error) => tracing::error!(%error, btid = %credential.btid, "a MUK cannot be opened"),
+                Err(error) => {
+                    tracing::error!(%error, btid = %credential.btid.logged(), "a MUK cannot be opened")
+                }
             }
         }
         let fqdn = self.settings.identity.fqdn.as_bytes();

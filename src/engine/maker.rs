@@ -157,7 +157,7 @@ impl Maker<'_> {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, btid = %self.btid, "an LTKM cannot be made");
+                tracing::error!(%error, btid = %self.btid.logged(), "an LTKM cannot be made");
                 out.truncate(from);
                 false
             }

@@ -109,7 +109,7 @@ impl Engine {
         if let Ok(Some((outcome, _, _))) = &decided
             && outcome.announced == Some(MethodSet::EMPTY.with(Method::Sms))
         {
-            tracing::warn!(%btid, "declares SMS alone, which brings no key: its deliveries will fail");
+            tracing::warn!(btid = %btid.logged(), "declares SMS alone, which brings no key: its deliveries will fail");
         }
         match decided {
             Ok(decided) => self.carry_out(decided),

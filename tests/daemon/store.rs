@@ -36,7 +36,7 @@ impl Mounted {
         std::fs::write(self.path().join("ballast"), vec![1; (free - left) as usize]).expect("filled");
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         std::fs::remove_file(self.path().join("ballast")).expect("freed");
     }
 }

@@ -1,6 +1,7 @@
 //! The API over a real listener, a real engine and the embedded store. Every answer that any test gets is held
 //! against the OpenAPI document.
 
+mod audit;
 mod backup;
 mod calls;
 mod faulty;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{AdminListener, Auth, serve};
+use crate::audit::{AuditLog, Head, Keeper};
 use crate::cli::client::{Client, Endpoint, body};
 use crate::delivery::{Rules, SmsAlone, SmsLimits};
 use crate::engine::{Engine, Identity, Outbox, Settings};
@@ -37,6 +39,19 @@ struct Nowhere;
 impl Outbox for Nowhere {
     fn send(&self, batch: &[(IpAddr, &[u8])]) -> usize {
         batch.len()
+    }
+}
+
+/// Keeps no head.
+pub(crate) struct Forgetful;
+
+impl Keeper for Forgetful {
+    fn load(&self) -> std::io::Result<Option<Head>> {
+        Ok(None)
+    }
+
+    fn keep(&self, _: Head) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -77,6 +92,13 @@ impl World {
 
     pub(crate) async fn listening(unix: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let log = AuditLog::open(&path, "test", Box::new(Forgetful)).expect("a thread");
+        Self::recording(unix, directory, Some(log)).await
+    }
+
+    /// One with this audit log, or none.
+    pub(crate) async fn recording(unix: bool, directory: tempfile::TempDir, audit: Option<AuditLog>) -> Self {
         let store = EmbeddedStore::open(&directory.path().join("store"), Some([7; 32])).expect("a store");
         let store = Arc::new(Faulty::new(store));
         let settings = Settings {
@@ -105,7 +127,7 @@ impl World {
         let address = listener.local_addr();
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(Arc::clone(&engine).run_fanout(stopped.clone()));
-        let server = tokio::spawn(serve(listener, Arc::clone(&engine), auth, stopped));
+        let server = tokio::spawn(serve(listener, Arc::clone(&engine), auth, audit.map(Arc::new), stopped));
         Self { engine, store, address, stop, server, directory, seen: Mutex::default() }
     }
 

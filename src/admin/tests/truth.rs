@@ -50,6 +50,7 @@ fn calls(job: &Value) -> Vec<(&'static str, String, Value)> {
         ("POST", format!("{TERMINAL}/trigger"), json!({"procedure": "register"})),
         ("GET", "/v1/deliveries".to_owned(), Value::Null),
         ("GET", "/v1/status".to_owned(), Value::Null),
+        ("GET", "/v1/audit/head".to_owned(), Value::Null),
         ("GET", "/metrics".to_owned(), Value::Null),
         ("GET", "/healthz".to_owned(), Value::Null),
         ("GET", "/readyz".to_owned(), Value::Null),
@@ -152,6 +153,9 @@ async fn every_documented_status_of_every_call_is_answered_and_no_other() {
             assert_eq!(send("admin", method, path, document).await.status, 201, "{path}");
         }
     }
+    // 404 without an audit log, and 503 with one that cannot be written: tests of their own.
+    world.saw("GET", "/v1/audit/head", 404);
+    world.saw("GET", &format!("{SERVICE}/keys"), 503);
     // 409 of a rotation: nothing but 65,535 retained keys brings it about.
     world.saw("POST", &format!("{SERVICE}/rotate"), 409);
     let seen = world.seen.lock().expect("no panic").clone();

@@ -45,10 +45,10 @@ pub(in crate::cli) struct Reply {
 pub(super) struct PageArgs {
     /// Show at most so many items, fetched page by page
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
-    limit: u32,
+    pub(super) limit: u32,
     /// Go on behind this place: what `next` said, as --json and the note below a cut list tell it
     #[arg(long, value_name = "NEXT")]
-    after: Option<String>,
+    pub(super) after: Option<String>,
 }
 
 /// Finds the daemon where it usually is: the socket when somebody listens there, else TCP.

@@ -1,12 +1,14 @@
 //! `ltkmd ctl`: the operator's hand on a running daemon, through its admin API.
 
 pub(super) mod api;
+mod audit;
 mod backup;
 mod file;
 mod job;
 mod provision;
 mod service;
 mod show;
+mod story;
 mod terminal;
 
 #[cfg(test)]
@@ -74,6 +76,9 @@ enum Command {
     /// Fan-out jobs: a new key on its way to all terminals of a service
     #[command(subcommand)]
     Job(job::Job),
+    /// The audit log: who changed what, and whether the log is whole
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Import services, subscribers and credentials: one JSON object a line, each with its id; exit 1 when a
     /// line was faulty
     Import(provision::Import),
@@ -157,6 +162,7 @@ async fn perform(ctl: Ctl, screen: &mut Screen<'_>) -> Result<(), Failure> {
         Command::Terminal(command) => command.run(api, screen).await,
         Command::Delivery(command) => command.run(api, screen).await,
         Command::Job(command) => command.run(api, screen).await,
+        Command::Audit(command) => command.run(api, screen).await,
         Command::Import(import) => import.run(api, screen).await,
         Command::Export(export) => export.run(api, screen).await,
         Command::Backup(backup) => backup.run(api, screen).await,

@@ -5,6 +5,11 @@ use serde_json::json;
 use super::Failure;
 use super::api::{Api, PageArgs, encode};
 use super::show::Screen;
+use super::story;
+use crate::time::Timestamp;
+
+/// Deliveries of a terminal that its story tells, at most.
+const STORY: u32 = 1000;
 
 /// `ctl terminal`.
 #[derive(Debug, clap::Subcommand)]
@@ -20,7 +25,7 @@ pub(super) enum Terminal {
         #[command(flatten)]
         page: PageArgs,
     },
-    /// Show a terminal
+    /// Tell a terminal's story: registration, keys, attempts, verifications, with their times
     Show {
         /// Its B-TID
         btid: String,
@@ -53,7 +58,14 @@ impl Terminal {
                 screen.list(&list, &columns)
             }
             Self::Show { btid } => {
-                screen.document(&api.get(&format!("/v1/terminals/{}", encode(&btid))).await?)
+                let terminal = api.get(&format!("/v1/terminals/{}", encode(&btid))).await?;
+                if screen.json {
+                    return screen.raw(&terminal);
+                }
+                let page = PageArgs { limit: STORY, after: None };
+                let deliveries =
+                    api.list("/v1/deliveries", &[("terminal", Some(btid.as_str()))], &page).await?;
+                story::tell(&terminal.value, &deliveries, Timestamp::now(), screen)
             }
             Self::Trigger { btid, msk_request } => {
                 let document = match &msk_request {

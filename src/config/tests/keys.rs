@@ -55,8 +55,11 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("admin.listen", "\"unix:DIR/other.sock\""),
     ("admin.admin_token_file", "\"DIR/token\""),
     ("admin.key_reader_token_file", "\"DIR/token\""),
+    ("audit.enabled", "false"),
+    ("audit.file", "\"DIR/other.log\""),
     ("log.format", "\"json\""),
     ("log.filter", "\"warn,ltkmd=debug\""),
+    ("log.btid", "\"hash\""),
 ];
 
 fn sandbox() -> Sandbox {
@@ -249,7 +252,7 @@ fn a_key_takes_each_of_its_words_and_answers_another_with_them() {
         ("digest.algorithms", "[\"SHA-512\"]", "give \"SHA-256\" or \"MD5\""),
         ("delivery.methods", "[\"mail\"]", "give \"http\" or \"udp\" or \"sms\""),
         ("sms.bind", "\"receiver\"", "give \"transceiver\" or \"transmitter-receiver\""),
-        ("log.format", "\"yaml\"", "give \"text\" or \"json\""),
+        ("log.format", "\"yaml\"", "give \"text\" or \"json\" or \"journald\""),
     ] {
         let faults = sandbox.faults(&with(key, value));
         assert!(faults.len() == 1 && faults[0].ends_with(&format!("is not known: {names}")), "{faults:#?}");

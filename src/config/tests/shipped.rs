@@ -78,7 +78,8 @@ fn all_that_the_example_shows_can_be_used() {
         sandbox.write(name, content);
     }
     let text: String = EXAMPLE.lines().map(|l| format!("{}\n", shown(l))).collect();
-    let settings = load(&sandbox, &text.replace("/etc/ltkmd/", "DIR/")).unwrap();
+    let settings =
+        load(&sandbox, &text.replace("/etc/ltkmd/", "DIR/").replace("/var/log/ltkmd/", "DIR/")).unwrap();
     assert!(settings.http.tls.is_some() && settings.udp.rate.is_some() && settings.sms.is_some());
 }
 

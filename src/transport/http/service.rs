@@ -13,6 +13,7 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use ipnet::IpNet;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::answer::Answer;
 use super::forwarded;
@@ -96,16 +97,27 @@ impl Service {
         let began = Instant::now();
         let procedure = requested(request.uri().query());
         let bodiless = request.body().is_end_stream();
-        let (response, read) = match self.try_handle(request, peer, procedure, limits).await {
-            Ok(response) => (response, true),
-            Err(Refused { answer, read }) => {
-                let line = String::from_utf8_lossy(answer.body()).trim_end().to_owned();
-                tracing::info!(%peer, status = answer.status().as_u16(), line, "request refused");
-                (answer.response(), read || bodiless)
-            }
+        let span = tracing::info_span!(
+            "request",
+            %peer,
+            procedure = procedure.map(Procedure::label),
+            btid = tracing::field::Empty
+        );
+        let handled = async {
+            let (response, read) = match self.try_handle(request, peer, procedure, limits).await {
+                Ok(response) => (response, true),
+                Err(Refused { answer, read }) => {
+                    let line = String::from_utf8_lossy(answer.body()).trim_end().to_owned();
+                    tracing::info!(status = answer.status().as_u16(), line, "request refused");
+                    (answer.response(), read || bodiless)
+                }
+            };
+            let (status, took) = (response.status().as_u16(), began.elapsed());
+            tracing::debug!(status, took_ms = took.as_millis() as u64, "answered");
+            self.metrics().http_answered(procedure, status, took.as_secs_f64());
+            (response, read)
         };
-        self.metrics().http_answered(procedure, response.status().as_u16(), began.elapsed().as_secs_f64());
-        (response, read)
+        handled.instrument(span).await
     }
 
     async fn try_handle(
@@ -121,17 +133,18 @@ impl Service {
         let verified = self.authenticate(&head, &body).await;
         let (btid, verified) = match verified {
             Ok(Ok(authenticated)) => authenticated,
-            Ok(Err(failure)) => return self.challenge(&failure, peer),
+            Ok(Err(failure)) => return self.challenge(&failure),
             Err(error) => return Err(unavailable(&error)),
         };
+        tracing::Span::current().record("btid", tracing::field::display(btid.logged()));
         let address = self.terminal_address(peer, &head.headers);
         let carried = self.carry_out(procedure, &btid, address, &body);
         let answer = match tokio::time::timeout(limits.request_timeout, carried).await {
             Ok(Ok(Some(answer))) => answer,
-            Ok(Ok(None)) => return self.challenge(&Failure::expired(), peer),
+            Ok(Ok(None)) => return self.challenge(&Failure::expired()),
             Ok(Err(Refused { answer, .. })) => {
                 let line = String::from_utf8_lossy(answer.body()).trim_end().to_owned();
-                tracing::info!(%peer, %btid, status = answer.status().as_u16(), line, "request refused");
+                tracing::info!(status = answer.status().as_u16(), line, "request refused");
                 answer
             }
             Err(_) => {
@@ -227,12 +240,12 @@ impl Service {
     }
 
     /// 401 with fresh challenges, or 400 for credentials that cannot be read.
-    fn challenge(&self, failure: &Failure, peer: IpAddr) -> Result<Answered, Refused> {
+    fn challenge(&self, failure: &Failure) -> Result<Answered, Refused> {
         self.metrics().digest_failed(failure.reason().as_str());
         if failure.status() == 400 {
             return Err(Refused::new(StatusCode::BAD_REQUEST, "The Authorization header is malformed."));
         }
-        tracing::debug!(%peer, %failure, "not authenticated");
+        tracing::debug!(%failure, "not authenticated");
         let Some(random) = random() else {
             return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "No randomness; try again later."));
         };
