@@ -213,6 +213,26 @@ pub struct Members {
     pub total: u64,
 }
 
+/// Terminals that are registered for a service and hold one of its keys, by what brought it to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holders {
+    /// By UDP.
+    pub udp: u64,
+    /// Inside the answer to a request.
+    pub http: u64,
+    /// Inside the answer to the request that a short message asked for.
+    pub sms: u64,
+    /// Those of the above that were never asked for a proof ([`State::Assumed`]).
+    pub assumed: u64,
+}
+
+impl Holders {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.udp + self.http + self.sms
+    }
+}
+
 /// The counters that the store keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -414,6 +434,9 @@ pub trait Store: Send + Sync + 'static {
     /// What the store holds now, to be read piece by piece while it goes on: all commits before this moment and
     /// nothing of those behind it. Reading it blocks; until it is dropped, the engine keeps what newer commits replace.
     fn moment(&self) -> StoreFuture<'_, Box<dyn backup::Moment>>;
+
+    /// Who holds a key, as of the last commit.
+    fn holders(&self, service: ServiceNo, number: u16) -> Holders;
 
     /// Whether the store can write now. After a failure it tries to write again.
     fn probe(&self) -> StoreFuture<'_, ()>;

@@ -1,5 +1,9 @@
 //! Records as octets: compact, each with a version octet, equal octets for equal values.
 
+mod holders;
+
+pub(crate) use holders::{put_holders, read_holders};
+
 use std::net::IpAddr;
 use std::time::Duration;
 

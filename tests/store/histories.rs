@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use ltkmd::delivery::{Delivery, Kind, Reason, State};
 use ltkmd::id::{JobId, Method, MethodSet, ServiceNo};
-use ltkmd::store::{CatalogueWrite, Counts, DeliveryFilter, Job, JobKind, JobState, Members, Scope, Store};
+use ltkmd::store::{
+    CatalogueWrite, Counts, DeliveryFilter, Holders, Job, JobKind, JobState, Members, Scope, Store,
+};
 use proptest::prelude::*;
 
 use super::harness::*;
@@ -78,7 +80,15 @@ fn follow(jobs: &mut JobCounts, before: &[Delivery], after: &[Delivery]) {
 fn put(list: &mut Vec<Delivery>, no: u32, number: u16, state: State, attempts: u16, job: Option<u64>) {
     let mut d = Delivery::new(ServiceNo(no), number, Kind::Key, job.map(JobId), NOW);
     d.attempts = attempts;
-    d.method = Some(Method::Udp);
+    let http = attempts > 0 && state != State::Sent;
+    d.method = Some(if http { Method::Http } else { Method::Udp });
+    if state == State::Verified || attempts == 2 {
+        d.verified = Some((NOW, if http { Method::Http } else { Method::Udp }));
+    }
+    if attempts == 2 {
+        let leg = d.sms.get_or_insert_default();
+        leg.attempts = number as u8 - 1;
+    }
     d.settle(state, (state == State::Failed).then_some(Reason::NoAnswer), NOW);
     match list.iter_mut().find(|x| x.is(d.service, d.number, d.kind)) {
         Some(known) => *known = d,
@@ -86,15 +96,27 @@ fn put(list: &mut Vec<Delivery>, no: u32, number: u16, state: State, attempts: u
     }
 }
 
+/// Who holds which key.
+type HolderCounts = BTreeMap<(ServiceNo, u16), Holders>;
+
 /// All counts, made anew from the terminals themselves.
-async fn recount(store: &impl Store, without_credential: &[bool]) -> Counts {
-    let mut counts = Counts::default();
+async fn recount(store: &impl Store, without_credential: &[bool]) -> (Counts, HolderCounts) {
+    let (mut counts, mut holders) = (Counts::default(), HolderCounts::new());
     let keys: Vec<_> = (0..TERMINALS).map(|n| store.terminal_key(&btid(n))).collect();
     let terminals = update(store, Scope::Terminals(keys), |v| v.terminals.clone()).await.unwrap().unwrap();
     assert!(terminals.iter().filter(|t| t.credential.is_none()).count() <= without_credential.len());
     for t in &terminals {
         for d in &t.deliveries {
             counts.open[d.state as usize] += 1;
+            if t.is_registered_for(d.service) && (d.verified.is_some() || d.state.is_held()) {
+                let h = holders.entry((d.service, d.number)).or_default();
+                match (d.verified.map(|(_, via)| via).or(d.method), &d.sms) {
+                    (Some(Method::Http), Some(leg)) if leg.attempts > 0 => h.sms += 1,
+                    (Some(Method::Http), _) => h.http += 1,
+                    _ => h.udp += 1,
+                }
+                h.assumed += u64::from(d.verified.is_none() && d.state == State::Assumed);
+            }
         }
         if let Some(r) = &t.registration {
             for no in &r.services {
@@ -106,7 +128,7 @@ async fn recount(store: &impl Store, without_credential: &[bool]) -> Counts {
             }
         }
     }
-    counts
+    (counts, holders)
 }
 
 async fn change(
@@ -194,8 +216,12 @@ async fn history<F: Factory>(place: &F, steps: &[Step]) {
             }
         }
         let counted = store.counts();
-        let recounted = recount(&store, &[false; TERMINALS]).await;
+        let (recounted, holders) = recount(&store, &[false; TERMINALS]).await;
         assert_eq!(counted, recounted, "after {step:?}");
+        for key in (1..4).flat_map(|no| (1..4).map(move |number| (ServiceNo(no), number))) {
+            let expected = holders.get(&key).copied().unwrap_or_default();
+            assert_eq!(store.holders(key.0, key.1), expected, "{key:?} after {step:?}");
+        }
         let open: Vec<_> = store.open_jobs().await.unwrap();
         for job in store.jobs(9).await.unwrap() {
             assert_eq!(open.contains(&job), job.is_open(), "{job:?} after {step:?}");

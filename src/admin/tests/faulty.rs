@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 
 use crate::delivery::{Delivery, MessageId, Terminal};
-use crate::id::{BTid, JobId, SubscriberId, TerminalKey};
+use crate::id::{BTid, JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
 use crate::store::{
-    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, EmbeddedStore, Job, Lane, Scope, Sealer,
-    Store, StoreError, StoreFuture, Subscriber, TerminalFilter,
+    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, EmbeddedStore, Holders, Job, Lane,
+    Scope, Sealer, Store, StoreError, StoreFuture, Subscriber, TerminalFilter,
 };
 use crate::time::Timestamp;
 
@@ -105,6 +105,10 @@ impl Store for Faulty {
     }
     fn moment(&self) -> StoreFuture<'_, Box<dyn crate::store::backup::Moment>> {
         self.or_fail(self.inner.moment())
+    }
+
+    fn holders(&self, service: ServiceNo, number: u16) -> Holders {
+        self.inner.holders(service, number)
     }
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.or_fail(self.inner.probe())

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fjall::{PersistMode, Slice};
 
+use super::holders::HolderCounts;
 use super::shared::Hints;
 use super::spaces::{Raw, Spaces, damaged, member_key, small, unavailable};
 use super::tally::Tally;
@@ -44,6 +45,8 @@ pub(super) struct Batch {
     /// The counters as the commit leaves them.
     pub(super) totals: Totals,
     totals_dirty: bool,
+    /// Who holds which key, as the commit leaves it.
+    pub(super) holders: HolderCounts,
     now: Timestamp,
     /// Kept for its room: large pieces of memory that come and go are dear.
     changes: Vec<Change>,
@@ -51,7 +54,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// A batch without a change.
-    pub(super) fn new(totals: Totals) -> Self {
+    pub(super) fn new(totals: Totals, holders: HolderCounts) -> Self {
         Self {
             terminals: HashMap::new(),
             members: HashMap::new(),
@@ -61,6 +64,7 @@ impl Batch {
             hints: Hints::default(),
             totals,
             totals_dirty: false,
+            holders,
             now: Timestamp::now(),
             changes: Vec::new(),
         }
@@ -74,6 +78,7 @@ impl Batch {
             && self.jobs.is_empty()
             && self.small.is_empty()
             && !self.totals_dirty
+            && self.holders.is_clean()
     }
 
     /// Begins the next batch: what was committed is on disk, and there alone.
@@ -85,6 +90,7 @@ impl Batch {
         self.small.clear();
         self.hints.clear();
         self.totals_dirty = false;
+        self.holders.clean();
         self.now = Timestamp::now();
     }
 
@@ -215,6 +221,7 @@ impl Batch {
         let before = self.totals.clone();
         tally.apply(&mut self.totals);
         self.totals_dirty |= before != self.totals;
+        self.holders.apply(&tally.holders);
         for job in jobs {
             self.put_job(job);
         }
@@ -377,6 +384,7 @@ impl Batch {
         if self.totals_dirty {
             batch.insert(&spaces.small, small::TOTALS, record::put_totals(&self.totals));
         }
+        self.holders.write(spaces, &mut batch);
         batch.commit().map_err(unavailable)?;
         let terminals = self.terminals.iter().map(|(key, staged)| (*key, &staged.raw));
         spaces.recent.committed(terminals, self.subscribers.keys());

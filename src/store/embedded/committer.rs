@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Batch, load_totals};
 use super::catalogue;
+use super::holders::HolderCounts;
 use super::scope;
 use super::shared::{Hints, Shared};
 use super::spaces::Spaces;
@@ -53,10 +54,12 @@ impl Committer {
         commands: mpsc::Receiver<Command>,
         spaces: &Spaces,
     ) -> Result<Self, StoreError> {
-        let totals = load_totals(spaces)?;
+        HolderCounts::ensure(spaces)?;
+        let (totals, holders) = (load_totals(spaces)?, HolderCounts::load(spaces)?);
         shared.publish(&totals);
+        shared.publish_all_holders(&holders);
         shared.load_open_jobs(spaces)?;
-        Ok(Self { shared, commands, batch: Batch::new(totals), waiting: Vec::new(), failed: None })
+        Ok(Self { shared, commands, batch: Batch::new(totals, holders), waiting: Vec::new(), failed: None })
     }
 
     /// Runs until the store is closed or dropped.
@@ -167,6 +170,7 @@ impl Committer {
         match result {
             Ok(()) => {
                 self.shared.publish(&self.batch.totals);
+                self.shared.publish_holders(&self.batch.holders);
                 self.shared.note_jobs(self.batch.jobs());
                 self.shared.feed(&mut self.batch.hints);
                 for (done, _) in self.waiting.drain(..) {
@@ -217,10 +221,11 @@ impl Committer {
             }
         }
         let spaces = self.shared.reopen()?;
-        let totals = load_totals(&spaces)?;
+        let (totals, holders) = (load_totals(&spaces)?, HolderCounts::load(&spaces)?);
         self.shared.publish(&totals);
+        self.shared.publish_all_holders(&holders);
         self.shared.load_open_jobs(&spaces)?;
-        self.batch = Batch::new(totals);
+        self.batch = Batch::new(totals, holders);
         self.failed = None;
         self.shared.start_scan(spaces);
         tracing::info!("the store writes again");

@@ -24,10 +24,14 @@ fn nothing(_: &Spaces) -> Result<(), fjall::Error> {
 }
 
 /// All steps; the first leads from format 1 to 2.
-const UPGRADES: &[Upgrade] = &[Upgrade {
-    brings: "delivery by SMS in the records of terminals, and the T that new terminals begin with",
-    work: nothing,
-}];
+const UPGRADES: &[Upgrade] = &[
+    Upgrade {
+        brings: "delivery by SMS in the records of terminals, and the T that new terminals begin with",
+        work: nothing,
+    },
+    // Counters that are missing are made whenever a store is opened: a restored one has none either.
+    Upgrade { brings: "counters of which terminals hold which key", work: nothing },
+];
 
 /// The format that this version writes.
 pub(super) const FORMAT: u32 = UPGRADES.len() as u32 + 1;

@@ -9,6 +9,7 @@ mod catalogue;
 mod committer;
 mod due;
 mod format;
+mod holders;
 mod lists;
 mod messages;
 mod moment;
@@ -36,11 +37,11 @@ use self::shared::Shared;
 use self::spaces::Spaces;
 use super::backup::Moment;
 use super::{
-    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, Job, Lane, Scope, Sealer, Store,
-    StoreError, StoreFuture, Subscriber, TerminalFilter,
+    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, Holders, Job, Lane, Scope, Sealer,
+    Store, StoreError, StoreFuture, Subscriber, TerminalFilter,
 };
 use crate::delivery::{Delivery, MessageId, Terminal};
-use crate::id::{BTid, JobId, SubscriberId, TerminalKey};
+use crate::id::{BTid, JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
 use crate::time::Timestamp;
 
@@ -259,6 +260,10 @@ impl Store for EmbeddedStore {
 
     fn counts(&self) -> Counts {
         self.shared.counts()
+    }
+
+    fn holders(&self, service: ServiceNo, number: u16) -> Holders {
+        self.shared.holders((service, number))
     }
 
     fn probe(&self) -> StoreFuture<'_, ()> {

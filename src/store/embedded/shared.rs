@@ -1,6 +1,6 @@
 //! What the committer and the callers' threads share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::catalogue;
 use super::due::DueQueue;
+use super::holders::{HolderCounts, KeyOf};
 use super::messages::Messages;
 use super::scope::terminal_key;
 use super::spaces::{Spaces, unavailable};
 use crate::delivery::{MessageId, Terminal};
 use crate::id::{JobId, TerminalKey};
 use crate::store::record::{self, Totals};
-use crate::store::{Counts, Job, Lane, Sealer, StoreError};
+use crate::store::{Counts, Holders, Job, Lane, Sealer, StoreError};
 use crate::time::Timestamp;
 
 /// Commit times that are kept until somebody takes them.
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     reserve: u64,
     spaces: RwLock<Option<Arc<Spaces>>>,
     counts: RwLock<Counts>,
+    holders: RwLock<BTreeMap<KeyOf, Holders>>,
     looks: Mutex<DueQueue>,
     turns: Mutex<DueQueue>,
     messages: Mutex<Messages>,
@@ -114,6 +116,7 @@ impl Shared {
             reserve,
             spaces: RwLock::new(Some(spaces)),
             counts: RwLock::default(),
+            holders: RwLock::default(),
             looks: Mutex::default(),
             turns: Mutex::default(),
             messages: Mutex::default(),
@@ -188,6 +191,30 @@ impl Shared {
         if counts.members != totals.members {
             counts.members.clone_from(&totals.members);
         }
+    }
+
+    /// Lets everybody see who holds which key after a commit.
+    pub(super) fn publish_holders(&self, holders: &HolderCounts) {
+        if holders.is_clean() {
+            return;
+        }
+        let mut all = self.holders.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, now) in holders.changed() {
+            match now {
+                Some(now) => drop(all.insert(key, now)),
+                None => drop(all.remove(&key)),
+            }
+        }
+    }
+
+    /// Lets everybody see who holds which key.
+    pub(super) fn publish_all_holders(&self, holders: &HolderCounts) {
+        self.holders.write().unwrap_or_else(PoisonError::into_inner).clone_from(holders.all());
+    }
+
+    pub(super) fn holders(&self, key: KeyOf) -> Holders {
+        let all = self.holders.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(&key).copied().unwrap_or_default()
     }
 
     pub(super) fn counts(&self) -> Counts {

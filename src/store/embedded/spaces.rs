@@ -45,6 +45,8 @@ pub(super) mod small {
     pub(crate) const FIRST_T: &[u8] = b"t";
     /// Counters.
     pub(crate) const TOTALS: &[u8] = b"c";
+    /// There once all holders are counted; first octet of the counters' keys.
+    pub(crate) const HOLDERS: &[u8] = b"h";
     /// First octet of services' keys.
     pub(crate) const SERVICE: u8 = b's';
     /// First octet of keys' keys.
@@ -65,6 +67,11 @@ pub(super) mod small {
     /// A key's key.
     pub(crate) fn key(no: ServiceNo, number: u16) -> Vec<u8> {
         [&keys_of(no)[..], &number.to_be_bytes()].concat()
+    }
+
+    /// The key of the counters of who holds a key.
+    pub(crate) fn holders(no: ServiceNo, number: u16) -> Vec<u8> {
+        [HOLDERS, &no.0.to_be_bytes(), &number.to_be_bytes()].concat()
     }
 
     /// A job's key.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::holders::{KeyOf, Shift, held};
 use crate::delivery::{Delivery, Registration, State, Terminal};
 use crate::id::{JobId, Method, ServiceNo};
 use crate::store::record::Totals;
@@ -21,6 +22,8 @@ pub(super) struct Tally {
     members: BTreeMap<ServiceNo, [i64; 4]>,
     deliveries: [i64; State::ALL.len()],
     pub(super) terminals: i64,
+    /// Who holds which key.
+    pub(super) holders: BTreeMap<KeyOf, Shift>,
     pub(super) jobs: BTreeMap<JobId, JobTally>,
 }
 
@@ -32,8 +35,12 @@ impl Tally {
             self.member(after.registration.as_ref(), 1);
         }
         if before.deliveries == after.deliveries {
+            if before.registration != after.registration {
+                self.holders(before, after);
+            }
             return;
         }
+        self.holders(before, after);
         for b in &before.deliveries {
             self.deliveries[b.state as usize] -= 1;
             let a = after.deliveries.iter().find(|a| a.is(b.service, b.number, b.kind));
@@ -56,6 +63,24 @@ impl Tally {
                 m[i] += if r.set.contains(method) { by } else { 0 };
             }
             m[3] += by;
+        }
+    }
+
+    /// A terminal that held a key and does not any more, or got it another way; and those that it holds now.
+    fn holders(&mut self, before: &Terminal, after: &Terminal) {
+        let of = |t: &Terminal, d: &Delivery| {
+            let same = t.deliveries.iter().find(|x| x.is(d.service, d.number, d.kind));
+            same.and_then(|same| held(t, same))
+        };
+        for d in &before.deliveries {
+            if let Some(how) = held(before, d).filter(|how| Some(*how) != of(after, d)) {
+                self.holders.entry((d.service, d.number)).or_default().count(how, -1);
+            }
+        }
+        for d in &after.deliveries {
+            if let Some(how) = held(after, d).filter(|how| Some(*how) != of(before, d)) {
+                self.holders.entry((d.service, d.number)).or_default().count(how, 1);
+            }
         }
     }
 

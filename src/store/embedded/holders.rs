@@ -1,0 +1,162 @@
+//! Who holds which key: counters that follow the terminals, one record for each key.
+//!
+//! A store whose counters were never made gets them by one walk over its terminals when it is opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fjall::{OwnedWriteBatch, PersistMode};
+
+use super::scope::terminal_key;
+use super::spaces::{Spaces, damaged, small, unavailable};
+use crate::delivery::{Delivery, Kind, State, Terminal};
+use crate::id::{Method, ServiceNo};
+use crate::store::record;
+use crate::store::{Holders, StoreError};
+
+/// A service and the number of a key of it.
+pub(super) type KeyOf = (ServiceNo, u16);
+
+/// What brought a key to a terminal that holds it, and whether that is assumed; `None`: it does not hold it, as far as
+/// anybody knows, or is not registered for the service.
+pub(super) fn held(terminal: &Terminal, d: &Delivery) -> Option<(Method, bool)> {
+    if d.kind != Kind::Key || !terminal.is_registered_for(d.service) {
+        return None;
+    }
+    let (via, assumed) = match d.verified {
+        Some((_, via)) => (via, false),
+        None if d.state.is_held() => (d.method.unwrap_or(Method::Udp), d.state == State::Assumed),
+        None => return None,
+    };
+    let by_sms = via == Method::Http && d.sms.as_ref().is_some_and(|leg| leg.attempts > 0);
+    Some((if by_sms { Method::Sms } else { via }, assumed))
+}
+
+/// How one counter changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Shift {
+    udp: i64,
+    http: i64,
+    sms: i64,
+    assumed: i64,
+}
+
+impl Shift {
+    /// One terminal more, or less.
+    pub(super) fn count(&mut self, (via, assumed): (Method, bool), by: i64) {
+        *match via {
+            Method::Udp => &mut self.udp,
+            Method::Http => &mut self.http,
+            Method::Sms => &mut self.sms,
+        } += by;
+        self.assumed += if assumed { by } else { 0 };
+    }
+
+    fn apply(&self, h: &mut Holders) {
+        h.udp = h.udp.saturating_add_signed(self.udp);
+        h.http = h.http.saturating_add_signed(self.http);
+        h.sms = h.sms.saturating_add_signed(self.sms);
+        h.assumed = h.assumed.saturating_add_signed(self.assumed);
+    }
+}
+
+/// The counters, and which of them a commit has to write.
+#[derive(Debug, Default)]
+pub(super) struct HolderCounts {
+    all: BTreeMap<KeyOf, Holders>,
+    dirty: BTreeSet<KeyOf>,
+}
+
+impl HolderCounts {
+    /// The counters as they are on disk.
+    pub(super) fn load(spaces: &Spaces) -> Result<Self, StoreError> {
+        let mut all = BTreeMap::new();
+        for guard in spaces.small.prefix(small::HOLDERS) {
+            let (key, octets) = guard.into_inner().map_err(unavailable)?;
+            let Some((no, number)) = key[1..].split_at_checked(4).filter(|(_, number)| !number.is_empty())
+            else {
+                continue;
+            };
+            let place = (<[u8; 4]>::try_from(no), <[u8; 2]>::try_from(number));
+            let (Ok(no), Ok(number)) = place else {
+                return Err(StoreError::Damaged("the key of a counter".to_owned()));
+            };
+            let holders = record::read_holders(&octets).map_err(damaged("who holds a key"))?;
+            all.insert((ServiceNo(u32::from_be_bytes(no)), u16::from_be_bytes(number)), holders);
+        }
+        Ok(Self { all, dirty: BTreeSet::new() })
+    }
+
+    /// Counts all terminals if that was never done.
+    pub(super) fn ensure(spaces: &Spaces) -> Result<(), StoreError> {
+        if spaces.small.contains_key(small::HOLDERS).map_err(unavailable)? {
+            return Ok(());
+        }
+        let mut shifts = BTreeMap::<KeyOf, Shift>::new();
+        let mut terminals = 0u64;
+        for guard in spaces.state.iter() {
+            let (key, octets) = guard.into_inner().map_err(unavailable)?;
+            let key = terminal_key(&key)?;
+            let read = record::read_state(key, &octets);
+            let terminal = read.map_err(damaged(format_args!("state of {key:?}")))?;
+            for d in &terminal.deliveries {
+                if let Some(how) = held(&terminal, d) {
+                    shifts.entry((d.service, d.number)).or_default().count(how, 1);
+                }
+            }
+            terminals += 1;
+        }
+        let mut counts = Self::default();
+        counts.apply(&shifts);
+        let mut batch = spaces.db.batch().durability(Some(PersistMode::SyncAll));
+        counts.write(spaces, &mut batch);
+        batch.insert(&spaces.small, small::HOLDERS, []);
+        batch.commit().map_err(unavailable)?;
+        if terminals > 0 {
+            tracing::info!(terminals, keys = counts.all.len(), "counted which terminals hold which key");
+        }
+        Ok(())
+    }
+
+    /// Takes changes over.
+    pub(super) fn apply(&mut self, shifts: &BTreeMap<KeyOf, Shift>) {
+        for (key, shift) in shifts.iter().filter(|(_, shift)| **shift != Shift::default()) {
+            let holders = self.all.entry(*key).or_default();
+            shift.apply(holders);
+            if *holders == Holders::default() {
+                self.all.remove(key);
+            }
+            self.dirty.insert(*key);
+        }
+    }
+
+    /// Whether a commit has nothing to write.
+    pub(super) fn is_clean(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// What was changed is written.
+    pub(super) fn clean(&mut self) {
+        self.dirty.clear();
+    }
+
+    /// The counters that this commit changes; `None`: nobody holds the key any more.
+    pub(super) fn changed(&self) -> impl Iterator<Item = (KeyOf, Option<Holders>)> {
+        self.dirty.iter().map(|key| (*key, self.all.get(key).copied()))
+    }
+
+    /// All counters.
+    pub(super) fn all(&self) -> &BTreeMap<KeyOf, Holders> {
+        &self.all
+    }
+
+    /// Puts what changed into a commit.
+    pub(super) fn write(&self, spaces: &Spaces, batch: &mut OwnedWriteBatch) {
+        for ((no, number), holders) in self.changed() {
+            let key = small::holders(no, number);
+            match holders {
+                Some(holders) => batch.insert(&spaces.small, key, record::put_holders(&holders)),
+                None => batch.remove(&spaces.small, key),
+            }
+        }
+    }
+}
