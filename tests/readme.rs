@@ -92,6 +92,7 @@ fn every_link_between_the_documents_leads_somewhere() {
         "CONTRIBUTING.md",
         "docs/PERFORMANCE.md",
         "docs/backup.md",
+        "docs/page.md",
         "docs/configuration.md",
         "docs/SOAK.md",
     ] {

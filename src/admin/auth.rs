@@ -1,10 +1,12 @@
 //! Who may call: bearer tokens over TCP, the socket's mode over a unix socket.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -78,10 +80,28 @@ impl Auth {
             (Some(ours), Some(token)) => !ours.is_empty() && ours == token,
             _ => false,
         };
-        let (admin, key_reader) = (is(&self.admin_token), is(&self.key_reader_token));
+        let (admin_token, key_reader) = (is(&self.admin_token), is(&self.key_reader_token));
         let presented = token.is_some();
-        Caller { admin: admin || self.unix, admin_token: admin, key_reader, presented }
+        let admin = admin_token || (self.unix && !foreign(headers));
+        Caller { admin, admin_token, key_reader, presented }
     }
+}
+
+/// Whether a browser calls for a page from elsewhere. A unix socket's mode speaks for programs of this machine; a
+/// browser that reaches it through a forwarder would lend it to every site that is open in it. `Sec-Fetch-Site` (Fetch
+/// Metadata) and `Origin` say whose page calls; a `Host` that is a public name was made to point here.
+fn foreign(headers: &HeaderMap) -> bool {
+    let from_here = match headers.get("sec-fetch-site") {
+        Some(site) => site == "same-origin" || site == "none",
+        None => !headers.contains_key(ORIGIN),
+    };
+    let Some(host) = headers.get(HOST) else { return !from_here };
+    let local = host.to_str().ok().and_then(|host| host.parse().ok()).is_some_and(|host: Authority| {
+        let name = host.host().trim_start_matches('[').trim_end_matches(']');
+        let address: Option<IpAddr> = name.parse().ok();
+        address.map_or(!name.contains('.'), |address| address.is_loopback())
+    });
+    !(from_here && local)
 }
 
 /// The bearer token (RFC 6750 §2.1); two `Authorization` fields are none.
@@ -185,6 +205,36 @@ mod tests {
         assert!(nobody.admin && nobody.may_read_keys(true).is_err_and(|p| p.status() == 401));
         let admin = auth(true).caller(&headers(&["Bearer admin"]));
         assert!(admin.may_read_keys(true).is_err_and(|p| p.status() == 401));
+    }
+
+    #[test]
+    fn a_unix_socket_is_not_lent_to_a_page_from_elsewhere() {
+        let may = |site: Option<&'static str>, host: &'static str, origin: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(host));
+            if let Some(site) = site {
+                headers.insert("sec-fetch-site", HeaderValue::from_static(site));
+            }
+            if origin {
+                headers.insert(ORIGIN, HeaderValue::from_static("http://evil.example"));
+            }
+            auth(true).caller(&headers).admin
+        };
+        assert!(may(None, "localhost", false), "curl and ltkmd ctl say nothing of a site");
+        for host in ["localhost:9470", "127.0.0.1:9470", "[::1]:9470"] {
+            assert!(may(Some("same-origin"), host, false), "{host}");
+            assert!(may(Some("none"), host, false), "{host}");
+            assert!(!may(Some("cross-site"), host, true), "{host}");
+            assert!(!may(Some("same-site"), host, false), "{host}");
+        }
+        for site in [None, Some("same-origin")] {
+            assert!(!may(site, "evil.example:9470", false), "a name that was made to point here");
+        }
+        assert!(!may(None, "192.0.2.1", false) && may(None, "ltkmd", false));
+        assert!(!may(None, "localhost:9470", true), "an old browser sends its origin alone");
+        let mut headers = headers(&["Bearer admin"]);
+        headers.insert("sec-fetch-site", HeaderValue::from_static("cross-site"));
+        assert!(auth(true).caller(&headers).admin, "who has the token needs no socket");
     }
 
     #[test]

@@ -36,10 +36,10 @@ impl Export {
         secrets: bool,
     ) -> Self {
         let services = catalogue.services().into_iter().map(|entry| {
-            let service = views::Service::new(entry, Default::default(), engine.now());
+            let service = views::Service::new(entry, Default::default(), Default::default(), engine.now());
             let mut service = serde_json::to_value(service).expect("texts and numbers can be written");
             // What the daemon tells of a service and nobody puts.
-            for told in ["msk_id", "terminals"] {
+            for told in ["msk_id", "terminals", "holders"] {
                 service.as_object_mut().map(|members| members.remove(told));
             }
             json!({"service": service})

@@ -20,7 +20,7 @@ use crate::engine::{Engine, EngineError, Put};
 use crate::id::{BTid, Method, MethodSet, ServiceId, ServiceNo, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
 use crate::metrics::Format;
-use crate::store::{DeliveryFilter, JobState, Members, TerminalFilter};
+use crate::store::{Counts, DeliveryFilter, JobState, Members, TerminalFilter};
 
 /// 201 or 200.
 pub(super) fn put_status(put: Put) -> StatusCode {
@@ -232,11 +232,21 @@ pub(super) async fn list_deliveries(
 }
 
 /// What has to work, each `ok` or what is wrong; and whether all is well.
-fn checks(engine: &Engine) -> (bool, BTreeMap<&'static str, String>) {
+pub(super) fn checks(engine: &Engine) -> (bool, BTreeMap<&'static str, String>) {
     let all = engine.readiness();
     let ready = all.iter().all(|(_, result)| result.is_ok());
     let told = |result: Result<(), String>| result.err().unwrap_or_else(|| "ok".to_owned());
     (ready, all.into_iter().map(|(name, result)| (name, told(result))).collect())
+}
+
+/// All registrations: a terminal counts once for each of its services.
+pub(super) fn registrations(counts: &Counts) -> Members {
+    counts.members.values().fold(Members::default(), |sum, m| Members {
+        udp: sum.udp + m.udp,
+        http: sum.http + m.http,
+        sms: sum.sms + m.sms,
+        total: sum.total + m.total,
+    })
 }
 
 /// `GET /v1/status`
@@ -248,12 +258,6 @@ pub(super) async fn status(
     let (ready, checks) = checks(&engine);
     let store = engine.store();
     let (counts, jobs) = (store.counts(), store.open_jobs().await?);
-    let sum = counts.members.values().fold(Members::default(), |sum, m| Members {
-        udp: sum.udp + m.udp,
-        http: sum.http + m.http,
-        sms: sum.sms + m.sms,
-        total: sum.total + m.total,
-    });
     let open = State::ALL.into_iter().filter(|state| state.is_open());
     Ok(Answer(Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -261,7 +265,7 @@ pub(super) async fn status(
         ready,
         checks,
         services: engine.catalogue().services().len(),
-        registrations: sum.into(),
+        registrations: registrations(&counts).into(),
         deliveries_open: open.map(|s| (s.as_str(), counts.open[s as usize])).collect(),
         jobs_running: jobs.iter().filter(|job| job.state == JobState::Running).count(),
         jobs_paused: jobs.iter().filter(|job| job.state == JobState::Paused).count(),

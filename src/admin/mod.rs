@@ -7,17 +7,20 @@ mod auth;
 mod backup;
 mod body;
 mod documents;
+mod events;
 mod export;
 mod handlers;
 mod import;
 mod jobs;
 mod listener;
 mod openapi;
+mod page;
 mod problem;
 mod query;
 mod read;
 mod routes;
 mod services;
+mod status;
 mod trail;
 mod views;
 
@@ -69,7 +72,8 @@ pub async fn serve(
     audit: Option<Arc<AuditLog>>,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let connections = accept(&listener, routes::router(engine, auth, audit), shutdown).await;
+    let router = routes::router(engine, auth, audit, events::Viewers::new(shutdown.clone()));
+    let connections = accept(&listener, router, shutdown).await;
     drop(listener);
     drain(connections).await;
     Ok(())

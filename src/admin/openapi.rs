@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use axum::Json as Answer;
 use serde_json::{Map, Value, json};
 
-use super::routes::{Content, Kind, OPERATIONS, Operation};
+use super::routes::{Content, Kind, Operation, operations};
 use super::{documents, problem, query, views};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
@@ -20,7 +20,7 @@ pub(super) async fn serve() -> Answer<&'static Value> {
 
 pub(super) fn document() -> Value {
     let mut paths = Map::new();
-    for operation in OPERATIONS {
+    for operation in operations() {
         let item = paths.entry(operation.path).or_insert_with(|| json!({}));
         item[operation.method] = describe(operation);
     }
@@ -83,6 +83,7 @@ fn content(content: &Content) -> Option<Value> {
         Content::Lines(name) => json!({"application/x-ndjson": {"schema": reference(name)}}),
         Content::Octets => json!({"application/octet-stream": {"schema": {}}}),
         Content::Object => json!({"application/json": {"schema": {"type": "object"}}}),
+        Content::Text(media) => json!({*media: {"schema": {"type": "string"}}}),
         Content::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
     })
 }

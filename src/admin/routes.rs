@@ -1,5 +1,7 @@
 //! Every call of the API, once: the router and the OpenAPI document are both made of this table.
 
+mod shown;
+
 use std::sync::Arc;
 
 use axum::extract::MatchedPath;
@@ -8,9 +10,10 @@ use axum::routing::{self, MethodRouter};
 use axum::{Extension, Router, middleware};
 
 use super::auth::{self, Auth, Gate};
+use super::events::Viewers;
 use super::problem::Problem;
 use super::trail::Recorder;
-use super::{backup, handlers, import, jobs, openapi, services, trail};
+use super::{backup, handlers, import, jobs, openapi, page, services, trail};
 use crate::audit::AuditLog;
 use crate::engine::Engine;
 
@@ -54,6 +57,8 @@ pub(super) enum Content {
     Object,
     /// Prometheus text.
     Metrics,
+    /// Text of this media type.
+    Text(&'static str),
 }
 
 /// Whether a call that changes nothing is recorded, because its answer has secrets.
@@ -159,8 +164,8 @@ const ACT_ON_JOB: Operation = Operation {
 /// A call that anybody may make.
 const OPEN: Operation = Operation { open: true, tag: "daemon", ..READ };
 
-/// Every call.
-pub(super) static OPERATIONS: &[Operation] = &[
+/// Every call but those of the page.
+static CALLS: &[Operation] = &[
     Operation {
         path: "/v1/services",
         id: "listServices",
@@ -506,36 +511,56 @@ pub(super) static OPERATIONS: &[Operation] = &[
     },
 ];
 
+/// Every call.
+pub(super) fn operations() -> impl Iterator<Item = &'static Operation> {
+    CALLS.iter().chain(shown::CALLS)
+}
+
 /// Whether a route needs no token.
 pub(super) fn is_open(path: &str) -> bool {
-    OPERATIONS.iter().any(|o| o.open && o.path == path)
+    operations().any(|o| o.open && o.path == path)
 }
 
 /// The call behind a matched path and a method; HEAD is answered as GET is.
 pub(super) fn operation(path: &str, method: &Method) -> Option<&'static Operation> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    OPERATIONS.iter().find(|o| o.path == path && method.as_str().eq_ignore_ascii_case(o.method))
+    operations().find(|o| o.path == path && method.as_str().eq_ignore_ascii_case(o.method))
 }
 
 /// The whole API over an engine.
-pub(super) fn router(engine: Arc<Engine>, auth: Auth, audit: Option<Arc<AuditLog>>) -> Router {
+pub(super) fn router(
+    engine: Arc<Engine>,
+    auth: Auth,
+    audit: Option<Arc<AuditLog>>,
+    viewers: Viewers,
+) -> Router {
     let gate = Gate { auth, recorder: Recorder::new(audit) };
     let mut router = Router::new();
-    for operation in OPERATIONS {
+    for operation in operations() {
         router = router.route(operation.path, (operation.handler)());
     }
     router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(Extension(backup::Place::default()))
+        .layer(Extension(Arc::new(viewers)))
         .layer(middleware::from_fn_with_state(Arc::new(gate), auth::gate))
         .with_state(engine)
 }
 
-/// What is served while there is no store: the process lives, and nothing else works yet.
+/// What is served while there is no store: the process lives, the page says why it shows nothing, and nothing else
+/// works yet.
 pub(super) fn unready() -> Router {
     let unready = || async { Problem::unavailable("not ready: the store cannot be opened now") };
-    Router::new().route("/healthz", routing::get(handlers::health)).fallback(unready)
+    Router::new()
+        .route("/healthz", routing::get(handlers::health))
+        .route("/", routing::get(page::index))
+        .route("/page/style.css", routing::get(page::style))
+        .route("/page/main.js", routing::get(page::main))
+        .route("/page/parts.js", routing::get(page::parts))
+        .route("/page/plots.js", routing::get(page::plots))
+        .route("/page/terminal.js", routing::get(page::terminal))
+        .fallback(unready)
 }
 
 async fn not_found(uri: Uri) -> Problem {
@@ -545,7 +570,7 @@ async fn not_found(uri: Uri) -> Problem {
 
 async fn method_not_allowed(matched: Option<Extension<MatchedPath>>) -> Problem {
     let path = matched.as_ref().map_or("", |Extension(m)| m.as_str());
-    let methods = OPERATIONS.iter().filter(|o| o.path == path);
+    let methods = operations().filter(|o| o.path == path);
     let methods: Vec<_> = methods
         .flat_map(|o| match o.method {
             "get" => vec!["GET".to_owned(), "HEAD".to_owned()],

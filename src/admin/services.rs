@@ -18,6 +18,9 @@ use super::trail::Named;
 use super::views::{Entry, Key, Page, Rotation, Service};
 use crate::engine::Engine;
 use crate::id::ServiceId;
+use crate::keys::ServiceKeys;
+use crate::store::Holders;
+use crate::time::Timestamp;
 
 fn unknown(id: &ServiceId) -> Problem {
     Problem::not_found(format!("there is no service {id}"))
@@ -29,7 +32,14 @@ fn find(engine: &Engine, id: &ServiceId) -> Result<Entry, Problem> {
 
 fn view(engine: &Engine, entry: &Entry) -> Service {
     let members = engine.store().counts().members.get(&entry.service.no).copied().unwrap_or_default();
-    Service::new(entry, members, engine.now())
+    let now = engine.now();
+    Service::new(entry, members, holders(engine, entry, now), now)
+}
+
+/// Who holds the current key.
+pub(super) fn holders(engine: &Engine, entry: &ServiceKeys, now: Timestamp) -> Holders {
+    let current = entry.current(now);
+    current.map_or_else(Holders::default, |key| engine.store().holders(entry.service.no, key.number))
 }
 
 /// `PUT /v1/services/{service_id}`
@@ -73,7 +83,7 @@ pub(super) async fn list(
     let items: Vec<_> = page
         .map(|entry| {
             let members = counts.members.get(&entry.service.no).copied().unwrap_or_default();
-            Service::new(entry, members, now)
+            Service::new(entry, members, holders(&engine, entry, now), now)
         })
         .collect();
     let end = start + items.len();

@@ -13,7 +13,7 @@ use crate::delivery::{Delivery, Kind, ReceiptState, State, Terminal};
 use crate::gba::{Credential, GbaType};
 use crate::id::{BTid, Method, MskId, ServiceNo, TerminalKey};
 use crate::keys::{Catalogue, KeyState, Msk, ServiceKeys, Srtp, Validity};
-use crate::store::{Job, JobKind, JobState, Members, Subscriber};
+use crate::store::{Holders, Job, JobKind, JobState, Members, Subscriber};
 use crate::time::Timestamp;
 use crate::units::format_duration;
 
@@ -57,6 +57,27 @@ impl From<Members> for Registered {
     }
 }
 
+/// Terminals that hold a key, by what brought it.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(super) struct Holding {
+    /// By UDP.
+    udp: u64,
+    /// Inside the answer to a request.
+    http: u64,
+    /// Inside the answer to the request that a short message asked for.
+    sms: u64,
+    /// All.
+    total: u64,
+    /// Those of them that were never asked for a proof (`delivery.verify = false`).
+    assumed: u64,
+}
+
+impl From<Holders> for Holding {
+    fn from(h: Holders) -> Self {
+        Self { udp: h.udp, http: h.http, sms: h.sms, total: h.total(), assumed: h.assumed }
+    }
+}
+
 /// A service.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Service {
@@ -93,10 +114,12 @@ pub(super) struct Service {
     msk_id: Option<String>,
     /// Terminals registered for it.
     terminals: Registered,
+    /// Those of them that hold the current key.
+    holders: Holding,
 }
 
 impl Service {
-    pub(super) fn new(entry: &ServiceKeys, members: Members, now: Timestamp) -> Self {
+    pub(super) fn new(entry: &ServiceKeys, members: Members, holders: Holders, now: Timestamp) -> Self {
         let s = &entry.service;
         Self {
             id: s.id.to_string(),
@@ -114,6 +137,7 @@ impl Service {
             lead_time: s.lead_time.map(format_duration),
             msk_id: entry.current(now).map(|k| s.msk_id(k.number).to_string()),
             terminals: members.into(),
+            holders: holders.into(),
         }
     }
 }
@@ -553,6 +577,7 @@ pub(super) fn schemas() -> Vec<(String, RefOr<Schema>)> {
     }
     add!(
         Registered,
+        Holding,
         Service,
         Key,
         Rotation,
@@ -569,6 +594,13 @@ pub(super) fn schemas() -> Vec<(String, RefOr<Schema>)> {
         Status,
         AuditHead,
         Health,
+        super::status::Overview,
+        super::status::Smsc,
+        super::status::StoreHealth,
+        super::status::Coverage,
+        super::status::NextKey,
+        super::status::Hour,
+        super::status::MinuteView,
         super::problem::Document
     );
     all

@@ -180,6 +180,11 @@ impl Engine {
         &self.metrics
     }
 
+    /// Who LTKMs are from.
+    pub fn fqdn(&self) -> &str {
+        &self.settings.identity.fqdn
+    }
+
     /// The operator's part of decisions.
     pub fn rules(&self) -> &Rules {
         &self.settings.rules

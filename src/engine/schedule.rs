@@ -22,7 +22,7 @@ type Distributed = HashSet<(ServiceNo, u16)>;
 impl ServiceKeys {
     /// When the next key has to be made, and when it begins: one interval after the newest, made and
     /// distributed so long before as [`ServiceKeys::ahead`] says. `None`: no schedule.
-    pub(super) fn next_rotation(&self, default_lead: Duration) -> Option<(Timestamp, Timestamp)> {
+    pub(crate) fn next_rotation(&self, default_lead: Duration) -> Option<(Timestamp, Timestamp)> {
         let every = self.service.rotate_every?;
         let newest = self.keys.last()?;
         let begins = newest.valid_from + every;

@@ -2,6 +2,8 @@
 //! label that grows with the number of terminals.
 
 mod gauges;
+mod glance;
+mod hour;
 mod outcome;
 mod reference;
 pub mod table;
@@ -11,6 +13,8 @@ mod text;
 mod tests;
 
 pub use gauges::{DiskGauges, JobGauges, LaneGauges, ServiceGauges};
+pub use glance::Glance;
+pub use hour::{MINUTES, Minute};
 pub use outcome::{SmsOutcome, SmscFault, UdpOutcome};
 pub use reference::reference;
 pub use text::Format;
@@ -25,6 +29,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{self, Registry};
 
+use self::hour::Hour;
 use self::table::{Metric, Values};
 use crate::delivery::{Reason, ReceiptState, State};
 use crate::id::Method;
@@ -102,6 +107,8 @@ pub struct Metrics {
     store_journal: Float,
     store_free: Float,
     ready: Gauge,
+    start: Timestamp,
+    hour: Hour,
 }
 
 impl fmt::Debug for Metrics {
@@ -212,6 +219,8 @@ impl Metrics {
             store_journal: Float::default(),
             store_free: Float::default(),
             ready: Gauge::default(),
+            start: Timestamp::now(),
+            hour: Hour::default(),
         };
         let mut r = Registration(Registry::default());
         r.family2(&table::HTTP_REQUESTS, &m.http_requests);
@@ -256,7 +265,7 @@ impl Metrics {
         r.add(&table::STORE_FREE, &m.store_free);
         r.add(&table::READY, &m.ready);
         let start = Float::default();
-        moment(&start, Some(Timestamp::now()));
+        moment(&start, Some(m.start));
         r.add(&table::START, &start);
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         r.0.register(table::BUILD.family(), table::BUILD.help, version);
@@ -295,17 +304,20 @@ impl Metrics {
     /// LTKMs sent.
     pub fn sent(&self, method: Method, count: u64) {
         self.ltkm_sent.get_or_create(&[("method", method.as_str())]).inc_by(count);
+        self.hour.sent(Timestamp::now(), method, count);
     }
 
     /// A delivery verified, so many seconds after it was queued.
     pub fn verified(&self, method: Method, seconds: f64) {
         self.ltkm_verified.get_or_create(&[("method", method.as_str())]).inc();
         self.delivery_duration.get_or_create(&[("method", method.as_str())]).observe(seconds);
+        self.hour.verified(Timestamp::now(), method, seconds);
     }
 
     /// Deliveries that failed.
     pub fn failed(&self, reason: Reason, count: u64) {
         self.ltkm_failed.get_or_create(&[("reason", reason.as_str())]).inc_by(count);
+        self.hour.failed(Timestamp::now(), reason, count);
     }
 
     /// A datagram was received.
@@ -402,6 +414,7 @@ impl Metrics {
     pub fn committed(&self, seconds: &[f64], now: Timestamp) {
         for seconds in seconds {
             self.store_commit_duration.observe(*seconds);
+            self.hour.committed(now, *seconds);
         }
         if !seconds.is_empty() {
             moment(&self.store_last_commit, Some(now));

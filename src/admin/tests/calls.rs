@@ -13,7 +13,8 @@ async fn a_service_comes_back_as_it_was_put() {
         "id": SERVICE_ID, "key_domain": "b8709d", "key_group": "68c9", "validity": "ntp", "lifetime": "24h",
         "rotate_every": null, "open": false, "ext_bcast": null, "invalidate_on_deregister": true,
         "mtk_ids": [1, 65535], "salt": false, "srtp": null, "lead_time": null, "msk_id": "68c90001",
-        "terminals": {"udp": 0, "http": 0, "sms": 0, "total": 0}
+        "terminals": {"udp": 0, "http": 0, "sms": 0, "total": 0},
+        "holders": {"udp": 0, "http": 0, "sms": 0, "total": 0, "assumed": 0}
     });
     assert_eq!(created.body, expected);
     assert_eq!(world.get(SERVICE).await.body, expected);
@@ -309,7 +310,7 @@ async fn an_import_stops_where_the_store_does_and_says_how_far_it_came() {
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_document_too() {
     let world = World::new().await;
-    for path in ["/", "/v1", "/v1/services/a/b", "/v2/services", "/v1/services/"] {
+    for path in ["/page", "/v1", "/v1/services/a/b", "/v2/services", "/v1/services/"] {
         assert_eq!(world.get(path).await.status, 404, "{path}");
     }
     let refused = world.call("POST", "/v1/services", Value::Null).await;

@@ -7,6 +7,7 @@ mod calls;
 mod faulty;
 mod jobs;
 mod schema;
+mod status;
 mod truth;
 
 use std::collections::BTreeSet;
@@ -156,7 +157,7 @@ impl World {
                 assert!(octets.is_empty());
                 Value::Null
             }
-            text if text.starts_with("text/plain") || text.starts_with("application/openmetrics-text") => {
+            text if text.starts_with("text/") || text.starts_with("application/openmetrics-text") => {
                 Value::String(String::from_utf8(octets.to_vec()).expect("UTF-8"))
             }
             "application/octet-stream" => Value::String(data_encoding::BASE64.encode(&octets)),

@@ -160,3 +160,72 @@ impl HolderCounts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::delivery::Registration;
+    use crate::id::{BTid, MethodSet};
+    use crate::store::{EmbeddedStore, Scope, Store, View};
+    use crate::time::Timestamp;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn open(dir: &Path) -> EmbeddedStore {
+        EmbeddedStore::open(dir, Some([7; 32])).expect("a store")
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+    }
+
+    /// A terminal that is registered for service 1 and holds its key 1; key 2 was sent to it.
+    fn put(store: &EmbeddedStore, n: usize, via: Method) {
+        let btid = BTid::new(&format!("t{n}@bsf")).expect("a B-TID");
+        let decide = move |view: &mut View| {
+            let terminal = &mut view.terminals[0];
+            terminal.registration = Some(Registration {
+                set: MethodSet::UDP,
+                address: [127, 0, 0, 1].into(),
+                services: vec![ServiceNo(1)],
+                registered_at: NOW,
+                last_seen: NOW,
+            });
+            let mut held = Delivery::new(ServiceNo(1), 1, Kind::Key, None, NOW);
+            held.settle(State::Verified, None, NOW);
+            held.verified = Some((NOW, via));
+            let mut sent = Delivery::new(ServiceNo(1), 2, Kind::Key, None, NOW);
+            sent.settle(State::Sent, None, NOW);
+            terminal.deliveries = vec![held, sent];
+        };
+        run(store.update(Scope::Credentials(vec![btid], Vec::new()), Box::new(decide))).expect("written");
+    }
+
+    #[test]
+    fn a_store_whose_holders_were_never_counted_counts_them_when_it_is_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(dir.path());
+        for n in 0..10 {
+            put(&store, n, if n < 3 { Method::Http } else { Method::Udp });
+        }
+        let counted = Holders { udp: 7, http: 3, sms: 0, assumed: 0 };
+        assert_eq!(store.holders(ServiceNo(1), 1), counted);
+        assert_eq!(store.holders(ServiceNo(1), 2), Holders::default(), "sent is not held");
+        run(store.close()).expect("closed");
+        drop(store);
+        // As an older program, or a restore, leaves it.
+        let spaces = Spaces::open(&dir.path().join("db")).expect("its database");
+        for guard in spaces.small.prefix(small::HOLDERS) {
+            spaces.small.remove(guard.key().expect("readable")).expect("removed");
+        }
+        spaces.db.persist(PersistMode::SyncAll).expect("durable");
+        drop(spaces);
+        let store = open(dir.path());
+        assert_eq!(store.holders(ServiceNo(1), 1), counted, "counted anew");
+        put(&store, 10, Method::Udp);
+        drop(store);
+        assert_eq!(open(dir.path()).holders(ServiceNo(1), 1), Holders { udp: 8, ..counted }, "and once");
+    }
+}

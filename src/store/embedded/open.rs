@@ -218,7 +218,7 @@ mod tests {
         let refused = EmbeddedStore::open(dir.path(), Some([7; 32])).expect_err("a newer format");
         let text = refused.to_string();
         assert!(matches!(refused, StoreError::Open(_)), "{text}");
-        assert!(text.contains("its format is 3") && text.contains("up to 2"), "{text}");
+        assert!(text.contains("its format is 4") && text.contains("up to 3"), "{text}");
         assert!(text.contains("use the newer ltkmd"), "{text}");
         assert_eq!(format_of(dir.path()), Some(newer.to_vec()), "nothing was changed");
     }
@@ -268,7 +268,7 @@ mod tests {
         let sent = &terminal.deliveries[0];
         assert_eq!((sent.state, sent.out.as_slice()), (State::Sent, &[(6, Method::Udp)][..]));
         drop(store);
-        assert_eq!(format_of(dir.path()), Some(vec![0, 0, 0, 2]), "the program that wrote it refuses it now");
+        assert_eq!(format_of(dir.path()), Some(vec![0, 0, 0, 3]), "the program that wrote it refuses it now");
         EmbeddedStore::open(dir.path(), Some([7; 32])).expect("and this one takes it again");
     }
 
