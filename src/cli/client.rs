@@ -238,7 +238,7 @@ impl Client {
     /// The next octets of an answer that [`Client::open_answer`] began; `None` at its end.
     ///
     /// # Errors
-    /// It broke off, or nothing came for [`SILENCE`].
+    /// It broke off, or nothing came for a minute.
     pub async fn next_octets(&self, answer: &mut Incoming) -> Result<Option<Bytes>, ClientError> {
         loop {
             let frame = tokio::time::timeout(SILENCE, answer.frame()).await;
