@@ -92,9 +92,9 @@ export function bar(parts, all, about) {
 }
 
 /** Answers of the daemon; an error says what it said. */
-export async function ask(path, token = "") {
+export async function ask(path, token = "", signal = undefined) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const answer = await fetch(path, { headers, cache: "no-store", credentials: "omit" });
+  const answer = await fetch(path, { headers, signal, cache: "no-store", credentials: "omit" });
   if (answer.ok) return answer.json();
   const problem = await answer.json().catch(() => ({}));
   throw Object.assign(new Error(problem.detail || `the daemon answered ${answer.status}`), { status: answer.status });
