@@ -166,9 +166,11 @@ impl Engine {
     /// Shows a service as it is now.
     pub(super) fn show_entry(&self, entry: &ServiceKeys, counts: &Counts, now: Timestamp) {
         let rotation = entry.next_rotation(self.settings.rules.lead_time);
+        let current = entry.current(now);
         let gauges = ServiceGauges {
             terminals: counts.members.get(&entry.service.no).map_or(0, |m| m.total),
-            key_expires: entry.current(now).map(|k| k.valid_to),
+            holders: current.map_or(0, |k| self.store.holders(entry.service.no, k.number).total()),
+            key_expires: current.map(|k| k.valid_to),
             keys_end: entry.keys.iter().map(|k| k.valid_to).max().filter(|end| *end > now),
             rotation_due: rotation.map(|(make, _)| make),
         };

@@ -7,6 +7,8 @@ use crate::time::Timestamp;
 pub struct ServiceGauges {
     /// Terminals registered for it.
     pub terminals: u64,
+    /// Those of them that hold its current key.
+    pub holders: u64,
     /// When its current key ends.
     pub key_expires: Option<Timestamp>,
     /// When the last of its keys ends.

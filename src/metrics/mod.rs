@@ -73,6 +73,7 @@ pub struct Metrics {
     digest_nonces: Gauge,
     certificate_expires: Float,
     registered_terminals: Family<ServiceLabel, Gauge>,
+    key_holders: Family<ServiceLabel, Gauge>,
     key_expires: Family<ServiceLabel, Float>,
     keys_end: Family<ServiceLabel, Float>,
     key_rotation_due: Family<ServiceLabel, Float>,
@@ -185,6 +186,7 @@ impl Metrics {
             digest_nonces: Gauge::default(),
             certificate_expires: Float::default(),
             registered_terminals: Family::default(),
+            key_holders: Family::default(),
             key_expires: Family::default(),
             keys_end: Family::default(),
             key_rotation_due: Family::default(),
@@ -230,6 +232,7 @@ impl Metrics {
         r.add(&table::DIGEST_NONCES, &m.digest_nonces);
         r.add(&table::TLS_CERTIFICATE_EXPIRES, &m.certificate_expires);
         r.add(&table::REGISTERED_TERMINALS, &m.registered_terminals);
+        r.add(&table::KEY_HOLDERS, &m.key_holders);
         r.add(&table::KEY_EXPIRES, &m.key_expires);
         r.add(&table::KEYS_END, &m.keys_end);
         r.add(&table::KEY_ROTATION_DUE, &m.key_rotation_due);
@@ -440,6 +443,7 @@ impl Metrics {
     pub fn service(&self, id: &str, service: ServiceGauges) {
         let label = [("service", id.to_owned())];
         gauge(&self.registered_terminals.get_or_create(&label), service.terminals);
+        gauge(&self.key_holders.get_or_create(&label), service.holders);
         moment(&self.key_expires.get_or_create(&label), service.key_expires);
         moment(&self.keys_end.get_or_create(&label), service.keys_end);
         moment(&self.key_rotation_due.get_or_create(&label), service.rotation_due);
@@ -449,6 +453,7 @@ impl Metrics {
     pub fn forget_service(&self, id: &str) {
         let label = [("service", id.to_owned())];
         self.registered_terminals.remove(&label);
+        self.key_holders.remove(&label);
         for family in [&self.key_expires, &self.keys_end, &self.key_rotation_due] {
             family.remove(&label);
         }

@@ -142,6 +142,8 @@ metrics! {
     "Services and keys" {
         REGISTERED_TERMINALS = Kind::Gauge, "ltkmd_registered_terminals", [SERVICE],
             "Terminals registered for a service";
+        KEY_HOLDERS = Kind::Gauge, "ltkmd_key_holders", [SERVICE],
+            "Registered terminals that hold a service's current key; 0 when it has none";
         KEY_EXPIRES = Kind::Gauge, "ltkmd_key_expires_timestamp_seconds", [SERVICE],
             "When a service's current key ends; 0 when it has none";
         KEYS_END = Kind::Gauge, "ltkmd_keys_end_timestamp_seconds", [SERVICE],

@@ -142,6 +142,7 @@ fn a_service_that_is_gone_leaves_no_series() {
         "urn:a",
         ServiceGauges {
             terminals: 3,
+            holders: 2,
             key_expires: at(1_800_000_000),
             keys_end: at(1_900_000_000),
             rotation_due: at(1_700_000_000),
@@ -150,6 +151,7 @@ fn a_service_that_is_gone_leaves_no_series() {
     let text = metrics.encode();
     for series in [
         "ltkmd_registered_terminals{service=\"urn:a\"} 3\n",
+        "ltkmd_key_holders{service=\"urn:a\"} 2\n",
         "ltkmd_key_expires_timestamp_seconds{service=\"urn:a\"} 1800000000",
         "ltkmd_keys_end_timestamp_seconds{service=\"urn:a\"} 1900000000",
         "ltkmd_key_rotation_due_timestamp_seconds{service=\"urn:a\"} 1700000000",

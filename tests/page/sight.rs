@@ -81,7 +81,9 @@ fn the_page_shows_services_jobs_and_the_last_hour_and_the_browser_complains_of_n
     let bar =
         browser.eval("document.querySelector('#service-rows tr:last-child td:nth-child(4) svg').ariaLabel");
     assert_eq!(bar, "54 of 60 (90.0 %), 54 by UDP");
-    assert_eq!(terminals.holding("00010002"), TERMINALS - PULLING, "the page says what is true");
+    let holding = TERMINALS - PULLING;
+    assert_eq!(terminals.holding("00010002"), holding, "the page says what is true");
+    daemon.await_metric("ltkmd_key_holders{service=\"urn:example:news\"}", holding as f64);
 
     assert_eq!(browser.complaints(), [] as [String; 0]);
     let own = format!("http://{}/", daemon.admin);

@@ -91,6 +91,9 @@ impl HolderCounts {
         if spaces.small.contains_key(small::HOLDERS).map_err(unavailable)? {
             return Ok(());
         }
+        if !spaces.state.is_empty().map_err(unavailable)? {
+            tracing::info!("counting which terminals hold which key, this once");
+        }
         let mut shifts = BTreeMap::<KeyOf, Shift>::new();
         let mut terminals = 0u64;
         for guard in spaces.state.iter() {
