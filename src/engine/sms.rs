@@ -14,6 +14,7 @@ use super::{Engine, Recipient};
 use crate::delivery::{Context, MessageId, Order, Reason, ReceiptState, Terminal};
 use crate::id::{Method, Msisdn, SubscriberId, TerminalKey};
 use crate::store::{Lane, Scope, StoreError};
+use crate::time::Timestamp;
 
 /// Terminals whose turn is decided in one commit.
 const BATCH: usize = 200;
@@ -23,6 +24,13 @@ const EVENTS: usize = 500;
 
 /// How often turns are looked for when none was due.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Receipts that wait for their message's name, at most: by a second connection, or for a message in parts, a
+/// receipt may be told before the centre has accepted all of it.
+const EARLY: usize = 1024;
+
+/// How long they wait: longer than a throttled part is kept.
+const EARLY_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// How long the store is left alone after a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -87,6 +95,12 @@ pub trait SmsOutbox: Send + Sync + 'static {
     /// Takes a trigger over. What becomes of it is told by exactly one of [`SmsEvent::Accepted`],
     /// [`SmsEvent::Refused`] and [`SmsEvent::Unsent`], unless the process ends before.
     fn submit(&self, message: ShortMessage);
+}
+
+/// A receipt whose message is not known yet.
+struct EarlyReceipt {
+    event: SmsEvent,
+    since: Timestamp,
 }
 
 impl Engine {
@@ -237,6 +251,7 @@ impl Engine {
         mut events: mpsc::Receiver<SmsEvent>,
         gateway_ended: tokio::sync::oneshot::Receiver<()>,
     ) {
+        let mut early: Vec<EarlyReceipt> = Vec::new();
         let mut batch = Vec::with_capacity(EVENTS);
         let mut gateway_ended = Some(gateway_ended);
         loop {
@@ -256,51 +271,75 @@ impl Engine {
             }
             let accepted = batch.iter().filter(|e| matches!(e, SmsEvent::Accepted { .. })).count();
             self.metrics.sent(Method::Sms, accepted as u64);
-            while let Err(error) = self.record_events(&batch).await {
+            let (mut receipts, others): (Vec<_>, Vec<_>) =
+                batch.drain(..).partition(|e| matches!(e, SmsEvent::Receipt { .. }));
+            receipts.splice(0..0, early.iter().map(|held| held.event.clone()));
+            let unknown = loop {
+                let error = match self.record_events(&others, &receipts).await {
+                    Ok(unknown) => break unknown,
+                    Err(error) => error,
+                };
                 if !error.is_retriable() {
-                    tracing::error!(%error, events = batch.len(), "what became of short messages is lost");
-                    break;
+                    let events = others.len() + receipts.len();
+                    tracing::error!(%error, events, "what became of short messages is lost");
+                    break Vec::new();
                 }
                 tracing::warn!(%error, "what became of short messages waits for the store");
                 tokio::time::sleep(RETRY).await;
-            }
-            batch.clear();
+            };
+            self.hold(&mut early, unknown);
         }
     }
 
-    /// Records events on the deliveries that they are about, in their order.
-    async fn record_events(&self, events: &[SmsEvent]) -> Result<(), StoreError> {
+    /// Keeps receipts whose message has no name yet, within bounds; what is let go is told.
+    fn hold(&self, early: &mut Vec<EarlyReceipt>, unknown: Vec<SmsEvent>) {
+        let now = self.now();
+        let before = std::mem::take(early);
+        for event in unknown {
+            let since = before.iter().find(|held| held.event == event).map_or(now, |held| held.since);
+            early.push(EarlyReceipt { event, since });
+        }
+        let surplus = early.len().saturating_sub(EARLY);
+        let late = early.iter().skip(surplus).take_while(|held| now.since(held.since) >= EARLY_FOR).count();
+        for held in early.drain(..surplus + late) {
+            if let SmsEvent::Receipt { id, state } = held.event {
+                tracing::info!(
+                    message = id.as_str(),
+                    state = state.as_str(),
+                    "a receipt for an unknown message"
+                );
+            }
+        }
+    }
+
+    /// Records events on the deliveries that they are about: names first, then the receipts that speak of them.
+    /// Gives back the receipts that are about no message known.
+    async fn record_events(
+        &self,
+        others: &[SmsEvent],
+        receipts: &[SmsEvent],
+    ) -> Result<Vec<SmsEvent>, StoreError> {
         let mut of: HashMap<TerminalKey, Vec<SmsEvent>> = HashMap::new();
-        for event in events {
-            let accepted_now = |id: &MessageId| {
-                events.iter().find_map(|e| match e {
-                    SmsEvent::Accepted { tag, ids } if ids.contains(id) => Some(tag.terminal),
-                    _ => None,
-                })
-            };
+        let mut named: HashMap<&MessageId, TerminalKey> = HashMap::new();
+        let mut unknown = Vec::new();
+        for event in others.iter().chain(receipts) {
             let terminal = match event {
-                SmsEvent::Accepted { tag, .. } | SmsEvent::Refused { tag, .. } | SmsEvent::Unsent { tag } => {
+                SmsEvent::Accepted { tag, ids } => {
+                    named.extend(ids.iter().map(|id| (id, tag.terminal)));
                     Some(tag.terminal)
                 }
-                // A receipt may overtake the record of its message's name.
+                SmsEvent::Refused { tag, .. } | SmsEvent::Unsent { tag } => Some(tag.terminal),
                 SmsEvent::Receipt { id, .. } => {
-                    self.store.terminal_of_message(id).or_else(|| accepted_now(id))
+                    named.get(id).copied().or_else(|| self.store.terminal_of_message(id))
                 }
             };
-            match (terminal, event) {
-                (Some(terminal), event) => of.entry(terminal).or_default().push(event.clone()),
-                (None, SmsEvent::Receipt { id, state }) => {
-                    tracing::info!(
-                        message = id.as_str(),
-                        state = state.as_str(),
-                        "a receipt for an unknown message"
-                    );
-                }
-                (None, _) => {}
+            match terminal {
+                Some(terminal) => of.entry(terminal).or_default().push(event.clone()),
+                None => unknown.push(event.clone()),
             }
         }
         if of.is_empty() {
-            return Ok(());
+            return Ok(unknown);
         }
         let keys = of.keys().copied().collect();
         self.turn_of(keys, move |terminal, ctx, orders| {
@@ -316,6 +355,6 @@ impl Engine {
             }
         })
         .await?;
-        Ok(())
+        Ok(unknown)
     }
 }

@@ -220,6 +220,11 @@ impl Smsc {
         self.tell(json!({"do": "receipt", "message_id": id, "state": state, "form": form}));
     }
 
+    /// The name that its n-th message gets, from 1 on.
+    pub(crate) fn id(&self, n: u32) -> String {
+        format!("{}-{n}", self.child.id())
+    }
+
     /// The most `submit_sm` that ever waited for their answer.
     pub(crate) fn most_outstanding(&self) -> u64 {
         self.submits().iter().filter_map(|e| e["outstanding"].as_u64()).max().unwrap_or(0)

@@ -200,6 +200,21 @@ fn delivery_receipts_are_kept_on_the_delivery_in_whatever_form_they_come() {
 }
 
 #[test]
+fn a_receipt_that_overtakes_the_answer_to_its_message_finds_its_delivery() {
+    let smsc = Smsc::start();
+    let daemon = daemon(&[&smsc], "");
+    smsc.tell(json!({"do": "delay", "ms": 3000}));
+    let phone = Phone::behind_nat(&daemon, 1);
+    daemon.rotate("urn:s", None);
+    daemon.await_state("the message at the centre", |_| (!smsc.submits().is_empty()).then_some(()));
+    smsc.receipt(&smsc.id(1), "DELIVRD", "both");
+    daemon.await_metric("ltkmd_sms_receipts_total{state=\"delivered\"}", 1.0);
+    daemon.await_state("the receipt", |daemon| {
+        daemon.deliveries(&phone.terminal.btid).into_iter().find(|d| d["receipt"]["state"] == "delivered")
+    });
+}
+
+#[test]
 fn a_receipt_that_says_the_message_is_lost_ends_the_wait_for_the_pull() {
     let smsc = Smsc::start();
     let daemon = daemon(&[&smsc], "");
