@@ -169,6 +169,14 @@ impl Browser {
         BASE64.decode(told["data"].as_str().expect("a picture").as_bytes()).expect("base64")
     }
 
+    /// A picture of a part of the page, from left and top so wide and high, PNG.
+    pub(crate) fn picture_of(&mut self, (x, y, width, height): (u32, u32, u32, u32)) -> Vec<u8> {
+        let clip = json!({"x": x, "y": y, "width": width, "height": height, "scale": 1});
+        let asked = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        let told = self.call("Page.captureScreenshot", asked);
+        BASE64.decode(told["data"].as_str().expect("a picture").as_bytes()).expect("base64")
+    }
+
     /// What the browser complained of: exceptions, errors and warnings on the console, what the policy forbade.
     /// Answers of the admin API that refuse are the test's own business.
     pub(crate) fn complaints(&mut self) -> Vec<String> {

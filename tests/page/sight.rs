@@ -284,7 +284,8 @@ fn the_pictures_of_the_documentation_show_a_daemon_at_work() {
         browser.await_true("document.querySelector('#service-rows th')");
         browser.await_true("document.querySelector('#outcome-plot svg')");
         browser.await_true("document.querySelector('.job')");
-        std::fs::write(to.join(format!("page-{name}.png")), browser.picture()).expect("written");
+        let picture = browser.picture_of((0, 0, width, 1900));
+        std::fs::write(to.join(format!("page-{name}.png")), picture).expect("written");
     }
     assert_eq!(browser.complaints(), [] as [String; 0]);
 }

@@ -58,7 +58,11 @@ fn world(dir: &Path) -> EmbeddedStore {
         let decide = Box::new(move |view: &mut View| {
             let t = &mut view.terminals[0];
             t.registration = Some(registration(&[1]));
-            t.deliveries = vec![sent(1, 1, 99, Some(1))];
+            t.deliveries = vec![sent(1, 1, 99, Some(1)), sent(1, 2, 98, None)];
+            // Some of them hold the second key.
+            if n < 3 {
+                t.answered(98, NOW);
+            }
             t.next_t = 100 + n as u64;
         });
         run(store.update(Scope::Terminal(btid(n)), decide)).expect("works");
@@ -92,6 +96,11 @@ fn what_is_restored_is_what_was_there_with_every_t_ahead() {
         );
     }
     assert_eq!(other.counts(), store.counts());
+    for number in 0..4 {
+        let (is, was) = (other.holders(ServiceNo(1), number), store.holders(ServiceNo(1), number));
+        assert_eq!(is, was, "who holds key {number}");
+    }
+    assert_eq!(other.holders(ServiceNo(1), 2).udp, 3);
     assert_eq!(run(other.jobs(10)).expect("works"), run(store.jobs(10)).expect("works"));
     assert_eq!(run(other.open_jobs()).expect("works").len(), 1, "the job goes on where it was");
     assert!(other.new_job_id() > JobId(1));

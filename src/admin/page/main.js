@@ -82,7 +82,10 @@ function news(jobs) {
     told.delete(id);
     if (jobs.length < 50) said.push(`Job ${id} is over.`);
   }
-  if (said.length) byId("job-news").textContent = said.slice(0, 3).join(" ");
+  if (!said.length) return;
+  byId("job-news").textContent = said.slice(0, 3).join(" ");
+  // A job that came or went has changed keys and who holds them.
+  showServices().catch((error) => link(error.message, true));
 }
 
 function showOverview(o) {
