@@ -73,11 +73,14 @@ function outcomes(minutes, said) {
     if (!minute) return;
     const [verified, failed] = [total(minute.verified) / top, total(minute.failed) / top];
     const at = x(place + 0.1).toFixed(1);
-    const column = (from, share, kind) => {
-      if (share > 0) svg.append(draw("rect", { class: kind, x: at, y: y(from + share).toFixed(1), width: wide, height: (y(from) - y(from + share)).toFixed(1) }));
+    const column = (from, share, kind, least) => {
+      if (share <= 0) return;
+      const high = Math.max(least, y(from) - y(from + share));
+      svg.append(draw("rect", { class: kind, x: at, y: (y(from) - high).toFixed(1), width: wide, height: high.toFixed(1) }));
     };
-    column(0, verified, "good");
-    column(verified, failed, "bad");
+    column(0, verified, "good", 0);
+    // A few failures among many are still to be seen.
+    column(verified, failed, "bad", 3);
   });
   curve(svg, minutes.map((m) => (m ? total(m.sent) : null)), (n) => n / top, "sent");
   return svg;

@@ -38,7 +38,8 @@ function subject(d) {
 
 /** What is known of a delivery: [when, of what, how it stood then, what else is known]. */
 function moments(d) {
-  const tries = d.attempts ? `${counted(d.attempts, "attempt")}${d.method ? `, the latest by ${d.method}` : ""}` : "";
+  const by = d.method ? `${d.attempts > 1 ? ", the latest" : ""} by ${d.method}` : "";
+  const tries = d.attempts ? `${counted(d.attempts, "attempt")}${by}` : "";
   const all = [[d.queued, d, "queued", d.job === null ? "" : `by job ${d.job}`]];
   if (d.receipt) all.push([d.receipt.at, d, "sent", `the short message is ${d.receipt.state}`]);
   if (d.verified) all.push([d.verified, d, "verified", tries]);
