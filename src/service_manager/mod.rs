@@ -19,6 +19,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub use sd_notify::NotifyState;
@@ -40,6 +41,9 @@ const START_EXTENSION: Duration = Duration::from_secs(60);
 pub struct ServiceManager {
     socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
+    /// Whether it was told that the daemon ends; held while that or a ping's status is sent, so that the status of
+    /// the drain is the last.
+    ending: Mutex<bool>,
 }
 
 impl ServiceManager {
@@ -48,7 +52,11 @@ impl ServiceManager {
     pub fn from_env() -> Self {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Self::default() };
         match connected(&name) {
-            Ok(socket) => Self { socket: Some(socket), watchdog: sd_notify::watchdog_enabled() },
+            Ok(socket) => Self {
+                socket: Some(socket),
+                watchdog: sd_notify::watchdog_enabled(),
+                ending: Mutex::default(),
+            },
             Err(error) => {
                 tracing::warn!(%error, socket = %name.display(), "the service manager cannot be told anything");
                 Self::default()
@@ -91,6 +99,8 @@ impl ServiceManager {
 
     /// The daemon ends, which takes so long at most.
     pub fn stopping(&self, within: Duration) {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        *ending = true;
         self.tell(&[
             NotifyState::Stopping,
             NotifyState::ExtendTimeoutUsec(microseconds(within)),
@@ -133,7 +143,8 @@ impl ServiceManager {
                     status
                 }
             };
-            match &status {
+            let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+            match status.as_deref().filter(|_| !*ending) {
                 Some(status) => self.tell(&[NotifyState::Watchdog, NotifyState::Status(status)]),
                 None => self.tell(&[NotifyState::Watchdog]),
             }

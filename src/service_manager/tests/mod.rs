@@ -9,7 +9,7 @@ fn manager(watchdog: Option<Duration>) -> (tempfile::TempDir, UnixDatagram, Serv
     let listener = UnixDatagram::bind(&path).expect("bound");
     listener.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
     let socket = Some(connected(&path.into_os_string()).expect("connected"));
-    (directory, listener, ServiceManager { socket, watchdog })
+    (directory, listener, ServiceManager { socket, watchdog, ..ServiceManager::default() })
 }
 
 fn next(listener: &UnixDatagram) -> String {
@@ -24,7 +24,7 @@ fn a_name_in_the_abstract_namespace_is_understood() {
     let address = SocketAddr::from_abstract_name(&name).expect("a name");
     let listener = UnixDatagram::bind_addr(&address).expect("bound");
     let socket = Some(connected(&format!("@{name}").into()).expect("connected"));
-    ServiceManager { socket, watchdog: None }.ready();
+    ServiceManager { socket, ..ServiceManager::default() }.ready();
     assert_eq!(next(&listener), "READY=1\nSTATUS=ready\n");
 }
 
