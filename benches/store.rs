@@ -114,7 +114,7 @@ impl Bench {
 
     /// Visits all members; each takes a T and sends the key again.
     async fn page_pass(&self) -> Result<Duration, StoreError> {
-        let id = self.store.new_job_id();
+        let id = self.store.new_job_id().await?;
         let job = Job::new(id, JobKind::KeyUpdate, SERVICE, 2, self.terminals, Timestamp::now());
         self.store.write_catalogue(vec![CatalogueWrite::Job(job)]).await?;
         let mut longest = Duration::ZERO;

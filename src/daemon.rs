@@ -152,6 +152,11 @@ impl Daemon {
         });
         let (e, s) = of();
         tasks.spawn(async move {
+            e.run_catalogue(s).await;
+            "what other daemons change"
+        });
+        let (e, s) = of();
+        tasks.spawn(async move {
             e.run_probe(store_latch, s).await;
             "the store's probe"
         });

@@ -257,8 +257,8 @@ impl Load {
     async fn new_job(&self) -> Result<Job, StoreError> {
         let number = self.new_key().await?;
         let expected = self.store.counts().members.get(&SERVICE).map_or(0, |m| m.total);
-        let job =
-            Job::new(self.store.new_job_id(), JobKind::KeyUpdate, SERVICE, number, expected, self.now());
+        let id = self.store.new_job_id().await?;
+        let job = Job::new(id, JobKind::KeyUpdate, SERVICE, number, expected, self.now());
         self.store.write_catalogue(vec![CatalogueWrite::Job(job.clone())]).await?;
         Ok(job)
     }

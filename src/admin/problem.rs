@@ -133,7 +133,10 @@ impl From<AuditError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Closed => Self::unavailable(error.to_string()),
+            StoreError::Outdated => Self::new(StatusCode::CONFLICT, error.to_string()),
+            StoreError::Unavailable(_) | StoreError::Moved | StoreError::Closed => {
+                Self::unavailable(error.to_string())
+            }
             StoreError::Open(_) | StoreError::Damaged(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }

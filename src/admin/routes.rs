@@ -4,8 +4,10 @@ mod shown;
 
 use std::sync::Arc;
 
-use axum::extract::MatchedPath;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 use axum::{Extension, Router, middleware};
 
@@ -542,10 +544,22 @@ pub(super) fn router(
     router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
+        .layer(middleware::from_fn_with_state(Arc::clone(&engine), refreshed))
         .layer(Extension(backup::Place::default()))
         .layer(Extension(Arc::new(viewers)))
         .layer(middleware::from_fn_with_state(Arc::new(gate), auth::gate))
         .with_state(engine)
+}
+
+/// Brings in what other daemons on the same store have changed, so that a call sees every call that was answered before
+/// it, whichever daemon answered.
+async fn refreshed(State(engine): State<Arc<Engine>>, request: Request, next: Next) -> Response {
+    if request.uri().path().starts_with("/v1/")
+        && let Err(error) = engine.refresh().await
+    {
+        return Problem::from(error).into_response();
+    }
+    next.run(request).await
 }
 
 /// What is served while there is no store: the process lives, the page says why it shows nothing, and nothing else

@@ -136,7 +136,7 @@ impl Engine {
     /// A field that cannot be so; a changed key domain or group, or a pair that another service has.
     pub async fn put_service(&self, spec: ServiceSpec) -> Result<Put, EngineError> {
         spec.check()?;
-        let _changing = self.catalogue_change.lock().await;
+        let _changing = self.change_catalogue().await?;
         let catalogue = self.catalogue();
         if let Some(known) = catalogue.by_id(&spec.id) {
             let (old, id) = (&known.service, &spec.id);
@@ -149,7 +149,8 @@ impl Engine {
             if service != *old {
                 let (before, keys) = (ServiceKeys::clone(known), known.keys.clone());
                 let now = ServiceKeys { service: service.clone(), keys };
-                if old.open && !service.open {
+                let closing = old.open && !service.open;
+                if closing {
                     // Who is not entitled goes before the change is durable: when this breaks off, the service is
                     // still open and the call can be repeated. Meanwhile nobody new comes in.
                     self.swap(|catalogue| catalogue.insert(now.clone()));
@@ -164,6 +165,10 @@ impl Engine {
                 if let Err(error) = written {
                     self.swap(|catalogue| catalogue.insert(before));
                     return Err(error.into());
+                }
+                if closing && self.store.is_shared() {
+                    // Other daemons let terminals in until they knew.
+                    self.expel_unentitled(&spec.id).await?;
                 }
             }
             return Ok(Put::Updated);
@@ -189,11 +194,12 @@ impl Engine {
     /// # Errors
     /// Unknown; terminals are registered and `force` is not set.
     pub async fn delete_service(&self, id: &ServiceId, force: bool) -> Result<(), EngineError> {
-        let _changing = self.catalogue_change.lock().await;
+        let _changing = self.change_catalogue().await?;
         let catalogue = self.catalogue();
         let entry = catalogue.by_id(id).ok_or_else(|| unknown(id))?;
         let now = self.now();
         let no = entry.service.no;
+        self.store.refresh().await?;
         let members = self.store.counts().members.get(&no).map_or(0, |m| m.total);
         if members > 0 && !force {
             return Err(EngineError::Conflict(format!(
@@ -202,7 +208,7 @@ impl Engine {
         }
         let retired = Service { retired: Some(now), ..entry.service.clone() };
         let keys = entry.keys.clone();
-        let job = Job::new(self.store.new_job_id(), JobKind::Retire, no, 0, members, now);
+        let job = Job::new(self.store.new_job_id().await?, JobKind::Retire, no, 0, members, now);
         let writes = vec![CatalogueWrite::Service(retired.clone()), CatalogueWrite::Job(job)];
         self.write(writes, |catalogue| catalogue.insert(ServiceKeys { service: retired, keys })).await?;
         self.metrics.forget_service(id.as_str());
@@ -215,7 +221,7 @@ impl Engine {
     /// # Errors
     /// Unknown service; a key or interval that cannot be so; all key numbers are retained.
     pub async fn rotate(&self, id: &ServiceId, spec: RotateSpec) -> Result<(JobId, MskId), EngineError> {
-        let _changing = self.catalogue_change.lock().await;
+        let _changing = self.change_catalogue().await?;
         let catalogue = self.catalogue();
         let entry = catalogue.by_id(id).ok_or_else(|| unknown(id))?;
         self.rotate_locked(&catalogue, entry, spec).await
@@ -231,8 +237,9 @@ impl Engine {
         let now = self.now();
         let key = new_key(catalogue, &entry.service, spec, now)?;
         let (no, number) = (entry.service.no, key.number);
+        self.store.refresh().await?;
         let members = self.store.counts().members.get(&no).map_or(0, |m| m.total);
-        let job = Job::new(self.store.new_job_id(), JobKind::KeyUpdate, no, number, members, now);
+        let job = Job::new(self.store.new_job_id().await?, JobKind::KeyUpdate, no, number, members, now);
         let id = job.id;
         let writes = vec![CatalogueWrite::Key(key.clone()), CatalogueWrite::Job(job)];
         let mut next = (**entry).clone();
@@ -250,17 +257,20 @@ impl Engine {
         writes: Vec<CatalogueWrite>,
         change: impl FnOnce(&mut Catalogue),
     ) -> Result<(), StoreError> {
-        self.store.write_catalogue(writes).await.inspect_err(|_| self.metrics.store_failed())?;
-        self.swap(change);
+        let written = self.store.write_catalogue_at(self.catalogue().revision(), writes).await;
+        let revision = written.inspect_err(|_| self.metrics.store_failed())?;
+        self.swap(|catalogue| {
+            change(catalogue);
+            catalogue.set_revision(revision);
+        });
         Ok(())
     }
 
     /// Swaps the catalogue that decisions read.
     fn swap(&self, change: impl FnOnce(&mut Catalogue)) {
-        let mut current = self.shared.catalogue.write().expect("no holder of this lock panics");
-        let mut next = Catalogue::clone(&current);
+        let mut next = Catalogue::clone(&self.catalogue());
         change(&mut next);
-        *current = Arc::new(next);
+        self.store_catalogue(next);
     }
 
     /// A service that was open is not any more: who is not entitled loses it, a page of members in one commit.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -31,6 +32,8 @@ struct Page {
     work: Vec<(Recipient, Vec<Order>)>,
     failed: Vec<Reason>,
     visited: usize,
+    /// Whether more members are to be visited behind these.
+    more: bool,
 }
 
 /// Whose turn it is. Every job with pages ahead has one page, then the next job has one.
@@ -58,6 +61,16 @@ impl Turns {
         self.queue.extend(open.into_iter().filter(|job| paged.contains(&job.id) && !known.contains(&job.id)));
         before.difference(&self.live).copied().collect()
     }
+
+    /// A page of the job has ended: with more behind it the job waits for its next turn.
+    fn visited(&mut self, job: Job, more: bool) {
+        let waits = self.queue.iter().position(|waiting| waiting.id == job.id);
+        match (more, waits) {
+            (true, None) => self.queue.push_back(job),
+            (false, Some(at)) => drop(self.queue.remove(at)),
+            _ => {}
+        }
+    }
 }
 
 impl Engine {
@@ -65,20 +78,35 @@ impl Engine {
     pub async fn run_fanout(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let pages = Arc::new(Semaphore::new(PAGES_OUT));
         let mut turns = Turns::default();
+        // A rate is kept by waiting within a page.
+        let at_once = if self.settings.udp_rate.is_some() { 1 } else { self.store.pages_at_once() };
+        let mut running = JoinSet::new();
         while !*shutdown.borrow() {
             let rung = tokio::select! {
                 biased;
                 () = self.jobs.notified() => true,
                 () = std::future::ready(()) => false,
             };
-            if rung || turns.queue.is_empty() || turns.looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            let idle = turns.queue.is_empty() && running.is_empty();
+            if rung || idle || turns.looked.is_none_or(|at| at.elapsed() >= LOOK) {
                 turns.looked = Some(Instant::now());
                 if let Err(error) = self.look_at_jobs(&mut turns).await {
                     tracing::warn!(%error, "fan-out waits for the store");
                     turns.queue.clear();
                 }
             }
-            let Some(job) = turns.queue.pop_front() else {
+            while running.len() < at_once
+                && let Some(job) = turns.queue.pop_front()
+            {
+                let span = turns.spans.get(&job.id).cloned().unwrap_or_else(Span::none);
+                if at_once > 1 {
+                    // Its next page may be decided beside this one.
+                    turns.queue.push_back(job.clone());
+                }
+                let (engine, pages) = (Arc::clone(&self), Arc::clone(&pages));
+                running.spawn(async move { (engine.page(&job, &pages).instrument(span).await, job) });
+            }
+            let Some(ended) = running.join_next().await else {
                 tokio::select! {
                     () = self.jobs.notified() => {}
                     () = tokio::time::sleep(LOOK) => {}
@@ -87,16 +115,18 @@ impl Engine {
                 // Whatever woke it: with an empty queue the next thing is a look.
                 continue;
             };
-            let span = turns.spans.get(&job.id).cloned().unwrap_or_else(Span::none);
-            match self.page(&job, &pages).instrument(span).await {
-                Ok(true) => turns.queue.push_back(job),
-                Ok(false) => {}
-                Err(error) => {
+            match ended {
+                Ok((Ok(more), job)) => turns.visited(job, more),
+                Ok((Err(StoreError::Moved), job)) => turns.visited(job, false),
+                Ok((Err(error), job)) => {
                     tracing::warn!(%error, job = %job.id, "a page waits for the store");
+                    turns.visited(job, false);
                     tokio::time::sleep(LOOK).await;
                 }
+                Err(error) => tracing::error!(%error, "a page broke"),
             }
         }
+        while running.join_next().await.is_some() {}
         let _all_sent = pages.acquire_many(PAGES_OUT as u32).await;
     }
 
@@ -162,7 +192,7 @@ impl Engine {
                     return decide(view, ctx, |terminal, ctx, _| terminal.cancel_job(id, ctx.now));
                 }
                 let Some(entry) = ctx.catalogue.get(service).cloned() else {
-                    return Page { visited: view.terminals.len(), ..Page::empty() };
+                    return Page { visited: view.terminals.len(), more: view.more, ..Page::empty() };
                 };
                 decide(view, ctx, |terminal, ctx, orders| match kind {
                     JobKind::KeyUpdate => terminal.update(&entry, number, id, ctx, orders),
@@ -182,7 +212,7 @@ impl Engine {
             let permit = Arc::clone(pages).acquire_owned().await.expect("the semaphore is never closed");
             let (engine, work) = (Arc::clone(self), page.work);
             tokio::task::spawn_blocking(move || {
-                engine.push_all(&work);
+                engine.push_all(&engine.still_held(work));
                 drop(permit);
             });
         }
@@ -191,13 +221,13 @@ impl Engine {
             let turn = Duration::from_secs_f64(datagrams as f64 / f64::from(rate));
             tokio::time::sleep(turn.saturating_sub(began.elapsed())).await;
         }
-        Ok(page.visited == limit)
+        Ok(page.more)
     }
 }
 
 impl Page {
     fn empty() -> Self {
-        Self { work: Vec::new(), failed: Vec::new(), visited: 0 }
+        Self { work: Vec::new(), failed: Vec::new(), visited: 0, more: false }
     }
 }
 
@@ -227,7 +257,7 @@ fn decide(
     ctx: &mut Context<'_>,
     decision: impl FnMut(&mut crate::delivery::Terminal, &mut Context<'_>, &mut Vec<Order>),
 ) -> Page {
-    let visited = view.terminals.len();
+    let (visited, more) = (view.terminals.len(), view.more);
     let (work, failed) = decide_all(view, ctx, decision);
-    Page { work, failed, visited }
+    Page { work, failed, visited, more }
 }

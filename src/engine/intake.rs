@@ -1,7 +1,9 @@
 //! Verification messages: parsed, checked, recorded in batches (LTKM profile §6).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use mikey::psk::PresharedKey;
 use mikey::verification::Verification;
 
@@ -94,6 +96,21 @@ impl Engine {
         if answers.is_empty() {
             return Ok(());
         }
+        // What one update can change at the least cost; the units go side by side.
+        let mut units: BTreeMap<u16, Vec<Answer>> = BTreeMap::new();
+        for answer in answers.drain(..) {
+            units.entry(self.store.unit(answer.0)).or_default().push(answer);
+        }
+        let mut recording: FuturesUnordered<_> =
+            units.into_values().map(|unit| self.record_unit(unit)).collect();
+        let mut recorded = Ok(());
+        while let Some(unit) = recording.next().await {
+            recorded = recorded.and(unit);
+        }
+        recorded
+    }
+
+    async fn record_unit(&self, mut answers: Vec<Answer>) -> Result<(), StoreError> {
         answers.sort_unstable();
         let mut keys: Vec<TerminalKey> = answers.iter().map(|(key, _)| *key).collect();
         keys.dedup();

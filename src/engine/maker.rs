@@ -69,6 +69,20 @@ impl Engine {
         self.send(&batch);
     }
 
+    /// What of this work may still go out: a terminal that has become another daemon's to look after is left to it. Its
+    /// deliveries are due again at their time.
+    pub(super) fn still_held(&self, mut work: Vec<(Recipient, Vec<Order>)>) -> Vec<(Recipient, Vec<Order>)> {
+        let decided = work.len();
+        work.retain(|(recipient, _)| self.store.holds(recipient.key));
+        if work.len() < decided {
+            tracing::warn!(
+                terminals = decided - work.len(),
+                "not sent: their shards have moved to another daemon"
+            );
+        }
+        work
+    }
+
     fn send(&self, batch: &Batch) {
         if batch.ends.is_empty() {
             return;

@@ -26,10 +26,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{MutexGuard, Notify, watch};
 
 use crate::delivery::{Context, Delivery, Entropy, HeldBack, Reason, Rules, State, Tally};
-use crate::id::{BTid, Method};
+use crate::id::{BTid, Method, TerminalKey};
 use crate::keys::Catalogue;
 use crate::metrics::{COALESCED, Metrics};
 use crate::secret::Sealed;
@@ -116,12 +116,17 @@ impl Shared {
     }
 
     /// Runs a decision at this moment, with the services and keys of this moment.
-    fn decide<R>(&self, decision: impl FnOnce(&mut Context<'_>) -> R) -> (R, Tally) {
+    fn decide<R>(
+        &self,
+        view: &mut View,
+        decision: impl FnOnce(&mut View, &mut Context<'_>) -> R,
+    ) -> (R, Tally) {
         let catalogue = self.catalogue();
+        view.revision = Some(catalogue.revision());
         let seed = self.seed.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
         let (rules, now, entropy) = (&self.rules, Timestamp::now(), Entropy::new(seed));
         let mut ctx = Context::new(&catalogue, rules, now, entropy);
-        let result = decision(&mut ctx);
+        let result = decision(view, &mut ctx);
         (result, ctx.tally)
     }
 }
@@ -141,6 +146,7 @@ impl Engine {
         let mut seed = [0u8; 8];
         getrandom::fill(&mut seed)
             .map_err(|e| StoreError::Open(format!("the system gives no randomness: {e}")))?;
+        store.decides_with(catalogue.revision());
         metrics.sms_enabled(settings.rules.preference.contains(&Method::Sms));
         let shared = Shared {
             catalogue: RwLock::new(Arc::new(catalogue)),
@@ -168,6 +174,64 @@ impl Engine {
     /// Services and keys as they are now.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         self.shared.catalogue()
+    }
+
+    /// Takes over what other daemons change of services and keys, until the shutdown.
+    pub async fn run_catalogue(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        const RETRY: Duration = Duration::from_millis(200);
+        while !*shutdown.borrow() {
+            let changed = tokio::select! {
+                changed = self.store.catalogue_changed() => changed,
+                _ = shutdown.changed() => return,
+            };
+            let taken = match changed {
+                Ok(()) => self.change_catalogue().await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                tracing::debug!(%error, "services and keys wait for the store");
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY) => {}
+                    _ = shutdown.changed() => {}
+                }
+            }
+        }
+    }
+
+    /// Brings services, keys and counters up to date with what other daemons on the same store have changed.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        if !self.store.is_shared() {
+            return Ok(());
+        }
+        if self.store.newer_catalogue(self.catalogue().revision()).await?.is_some() {
+            drop(self.change_catalogue().await?);
+        }
+        self.store.refresh().await
+    }
+
+    /// Begins a change of services and keys: nobody else here changes them meanwhile, and what is in memory is the
+    /// newest that the store has.
+    async fn change_catalogue(&self) -> Result<MutexGuard<'_, ()>, StoreError> {
+        let changing = self.catalogue_change.lock().await;
+        if let Some(newer) = self.store.newer_catalogue(self.catalogue().revision()).await? {
+            let gone: Vec<_> = self.catalogue().services().iter().map(|s| s.service.id.clone()).collect();
+            for id in gone.iter().filter(|id| newer.by_id(id).is_none()) {
+                self.metrics.forget_service(id.as_str());
+            }
+            self.store_catalogue(newer);
+            self.jobs.notify_one();
+        }
+        Ok(changing)
+    }
+
+    /// Decisions are made with these services and keys from now on.
+    fn store_catalogue(&self, catalogue: Catalogue) {
+        let revision = catalogue.revision();
+        *self.shared.catalogue.write().expect("no holder of this lock panics") = Arc::new(catalogue);
+        self.store.decides_with(revision);
     }
 
     /// The store, for what only reads.
@@ -215,7 +279,7 @@ impl Engine {
         let slot = Arc::clone(&result);
         let shared = Arc::clone(&self.shared);
         let run = move |view: &mut View| {
-            let outcome = shared.decide(|ctx| decide(view, ctx));
+            let outcome = shared.decide(view, &mut decide);
             *slot.lock().expect("no holder of this lock panics") = Some(outcome);
         };
         self.store.update(scope, Box::new(run)).await.inspect_err(|_| self.metrics.store_failed())?;
@@ -260,4 +324,5 @@ struct Recipient {
     btid: BTid,
     muk: Sealed,
     address: IpAddr,
+    key: TerminalKey,
 }

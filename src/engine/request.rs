@@ -203,5 +203,5 @@ pub(super) fn recipient(terminal: &Terminal) -> Option<Recipient> {
     let credential = terminal.credential.as_ref()?;
     let unspecified = IpAddr::from([0, 0, 0, 0]);
     let address = terminal.registration.as_ref().map_or(unspecified, |r| r.address);
-    Some(Recipient { btid: credential.btid.clone(), muk: credential.muk.clone(), address })
+    Some(Recipient { btid: credential.btid.clone(), muk: credential.muk.clone(), address, key: terminal.key })
 }

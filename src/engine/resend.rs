@@ -20,8 +20,10 @@ impl Engine {
     pub async fn run_resends(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         while !*shutdown.borrow() {
             match self.resend().await {
-                Ok(BATCH) => {}
-                Ok(_) => tokio::select! {
+                // More is due: the store gives what it can change at once.
+                Ok(taken)
+                    if taken > 0 && self.store.next_due(Lane::Look).is_some_and(|at| at <= self.now()) => {}
+                Ok(_) | Err(StoreError::Moved) => tokio::select! {
                     () = tokio::time::sleep(TICK) => {}
                     _ = shutdown.changed() => {}
                 },
@@ -41,7 +43,7 @@ impl Engine {
             return Ok(0);
         }
         let (work, failed) = self
-            .update(Scope::Terminals(keys), |view, ctx| {
+            .update(Scope::Due(keys), |view, ctx| {
                 decide_all(view, ctx, |terminal, ctx, orders| terminal.due(ctx, orders))
             })
             .await?;
@@ -50,7 +52,7 @@ impl Engine {
         }
         if !work.is_empty() {
             let engine = Arc::clone(self);
-            let sent = tokio::task::spawn_blocking(move || engine.push_all(&work)).await;
+            let sent = tokio::task::spawn_blocking(move || engine.push_all(&engine.still_held(work))).await;
             if let Err(error) = sent {
                 tracing::error!(%error, "making LTKMs failed");
             }

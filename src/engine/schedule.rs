@@ -54,6 +54,10 @@ impl Engine {
     }
 
     async fn tick(&self, distributed: &mut Distributed) -> Result<(), EngineError> {
+        if !self.store.leads() {
+            distributed.clear();
+            return Ok(());
+        }
         let now = self.now();
         let lead = self.settings.rules.lead_time;
         let due = |s: &ServiceKeys| {
@@ -62,7 +66,7 @@ impl Engine {
         let catalogue = self.catalogue();
         let ids: Vec<_> = catalogue.all().filter(|s| due(s)).map(|s| s.service.id.clone()).collect();
         for id in ids {
-            let _changing = self.catalogue_change.lock().await;
+            let _changing = self.change_catalogue().await?;
             let catalogue = self.catalogue();
             let Some(entry) = catalogue.by_id(&id).filter(|s| due(s)) else { continue };
             let begins = entry.next_rotation(lead).map_or(now, |(_, begins)| begins.max(now));
@@ -105,7 +109,7 @@ impl Engine {
             };
             if !distributed.contains(&key) && !jobs.iter().any(brings) {
                 let members = self.store.counts().members.get(&no).map_or(0, |m| m.total);
-                let id = self.store.new_job_id();
+                let id = self.store.new_job_id().await?;
                 let job = Job::new(id, JobKind::KeyUpdate, no, number, members, now);
                 self.write(vec![CatalogueWrite::Job(job)], |_| ()).await?;
                 self.jobs.notify_one();
@@ -131,7 +135,7 @@ impl Engine {
         };
         let numbers: Vec<_> = catalogue.all().filter(stale).map(|s| s.service.no).collect();
         for no in numbers {
-            let _changing = self.catalogue_change.lock().await;
+            let _changing = self.change_catalogue().await?;
             let catalogue = self.catalogue();
             let Some(entry) = catalogue.get(no) else { continue };
             if left(entry) {

@@ -198,14 +198,13 @@ impl Engine {
         keys: Vec<TerminalKey>,
         mut decision: impl FnMut(&mut Terminal, &mut Context<'_>, &mut Vec<Order>) + Send + 'static,
     ) -> Result<Vec<(Recipient, Vec<Order>)>, StoreError> {
-        let (work, failed) = self
-            .update(Scope::Terminals(keys), move |view, ctx| decide_all(view, ctx, &mut decision))
-            .await?;
+        let (work, failed) =
+            self.update(Scope::Due(keys), move |view, ctx| decide_all(view, ctx, &mut decision)).await?;
         for reason in failed {
             self.metrics.failed(reason, 1);
         }
         let (mut by_udp, mut by_sms) = (Vec::new(), Vec::new());
-        for (recipient, orders) in work {
+        for (recipient, orders) in self.still_held(work) {
             let (sms, udp): (Vec<_>, Vec<_>) = orders.into_iter().partition(|o| o.via == Method::Sms);
             if !udp.is_empty() {
                 by_udp.push((recipient.clone(), udp));

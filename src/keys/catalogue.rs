@@ -85,9 +85,20 @@ pub struct Catalogue {
     by_id: HashMap<ServiceId, ServiceNo>,
     by_group: HashMap<(KeyDomainId, u16), ServiceNo>,
     next_no: u32,
+    revision: u64,
 }
 
 impl Catalogue {
+    /// Which state of services and keys this is, where several daemons share a store; it rises with every change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Notes which state of services and keys this is.
+    pub fn set_revision(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+
     /// Puts a service in, in place of an earlier state of it. A retired one is found by its number alone.
     pub fn insert(&mut self, entry: ServiceKeys) {
         self.remove(entry.service.no);

@@ -7,9 +7,15 @@
 
 pub mod backup;
 mod codec;
+mod due;
 mod embedded;
+mod held;
+mod messages;
+mod msk;
+mod queues;
 mod record;
 mod seal;
+mod tally;
 
 pub use embedded::{EmbeddedStore, Phase, RestoreError, RestoreOptions, Restored, restore};
 pub use seal::{SealError, Sealer};
@@ -252,6 +258,9 @@ pub enum Scope {
     Credentials(Vec<BTid>, Vec<SubscriberId>),
     /// Those of these terminals that exist, in this order; one that is named twice comes once.
     Terminals(Vec<TerminalKey>),
+    /// The same for terminals that [`Store::take_due`] gave. Where several daemons share a store, it fails with
+    /// [`StoreError::Moved`] when looking at one of them is another's by now.
+    Due(Vec<TerminalKey>),
     /// These subscribers with all their terminals (terminals in no order).
     Subscribers(Vec<SubscriberId>),
     /// The next page of a job's members, at most so many, while [`Job::has_page`]: from its cursor upwards, or
@@ -270,6 +279,11 @@ pub struct View {
     pub subscribers: BTreeMap<SubscriberId, Option<Subscriber>>,
     /// The job of [`Scope::Page`].
     pub job: Option<Job>,
+    /// Whether this daemon has more of [`Scope::Page`]'s members to visit behind these.
+    pub more: bool,
+    /// Which revision of services and keys the decision was made under, when it knows; the decision sets it. Where
+    /// several daemons share a store, one that was made under an older revision is made again.
+    pub revision: Option<u64>,
 }
 
 /// A pure decision over a view. It may run more than once (an engine retries after a conflict); only its
@@ -347,6 +361,12 @@ pub enum StoreError {
     /// A record that this version cannot have written.
     #[error("the store holds a damaged record: {0}")]
     Damaged(String),
+    /// The work is another daemon's by now: nothing was done, and nothing of it may be sent.
+    #[error("the work has moved to another daemon")]
+    Moved,
+    /// Services or keys were changed by another daemon since they were read: nothing was written.
+    #[error("another daemon changed services or keys at this moment: repeat the call")]
+    Outdated,
     /// The store is closing.
     #[error("the store is closed")]
     Closed,
@@ -355,7 +375,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_retriable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Moved | Self::Outdated)
     }
 }
 
@@ -426,10 +446,63 @@ pub trait Store: Send + Sync + 'static {
     fn open_jobs(&self) -> StoreFuture<'_, Vec<Job>>;
 
     /// A number for a new job, never given out before.
-    fn new_job_id(&self) -> JobId;
+    fn new_job_id(&self) -> StoreFuture<'_, JobId>;
 
-    /// The counters, as of the last commit.
+    /// The counters, as of the last commit. Where several daemons share a store: as of a moment ago, or of the last
+    /// [`Store::refresh`].
     fn counts(&self) -> Counts;
+
+    /// Brings what [`Store::counts`] and [`Store::holders`] give up to date with what other daemons have committed.
+    fn refresh(&self) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Writes services, keys and jobs as [`Store::write_catalogue`] does, if services and keys are still those of
+    /// this revision. The revision that they have afterwards.
+    fn write_catalogue_at(&self, revision: u64, writes: Vec<CatalogueWrite>) -> StoreFuture<'_, u64> {
+        Box::pin(async move { self.write_catalogue(writes).await.map(|()| revision) })
+    }
+
+    /// Is ready when another daemon may have changed services or keys since [`Store::decides_with`] was told; never
+    /// where there is no other.
+    fn catalogue_changed(&self) -> StoreFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Services with their keys, when they are of a newer revision than this; never where there is no other daemon.
+    fn newer_catalogue(&self, _revision: u64) -> StoreFuture<'_, Option<Catalogue>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Whether several daemons may share this store.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Tells the store which revision of services and keys decisions are made under from now on.
+    fn decides_with(&self, _revision: u64) {}
+
+    /// Terminals with the same unit can be changed by one update at the least cost. One unit where that makes no
+    /// difference.
+    fn unit(&self, _key: TerminalKey) -> u16 {
+        0
+    }
+
+    /// Whether what this daemon has decided for a terminal by [`Scope::Page`] or [`Scope::Due`] may go out now. Always
+    /// so where no other daemon could take the work over.
+    fn holds(&self, _key: TerminalKey) -> bool {
+        true
+    }
+
+    /// Whether this daemon minds what is to be done once for all daemons: schedules, purging.
+    fn leads(&self) -> bool {
+        true
+    }
+
+    /// Pages of fan-out jobs that are worth deciding at the same time.
+    fn pages_at_once(&self) -> usize {
+        1
+    }
 
     /// What the store holds now, to be read piece by piece while it goes on: all commits before this moment and
     /// nothing of those behind it. Reading it blocks; until it is dropped, the engine keeps what newer commits replace.

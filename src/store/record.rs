@@ -262,6 +262,21 @@ fn read_delivery(r: &mut Reader<'_>) -> Read<Delivery> {
     })
 }
 
+/// The terminal that its records describe; a new one when there are none, whose T begins at `first_t`.
+pub(crate) fn read_terminal(
+    key: TerminalKey,
+    credential: Option<&[u8]>,
+    state: Option<&[u8]>,
+    first_t: u64,
+) -> Read<Terminal> {
+    let mut terminal = match state {
+        Some(octets) => read_state(key, octets)?,
+        None => Terminal { next_t: first_t, ..Terminal::new(key) },
+    };
+    terminal.credential = credential.map(read_credential).transpose()?;
+    Ok(terminal)
+}
+
 /// A credential with its sealed keys.
 pub(crate) fn put_credential(out: &mut Vec<u8>, c: &Credential) {
     out.push(VERSION);

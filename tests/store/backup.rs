@@ -103,7 +103,7 @@ fn what_is_restored_is_what_was_there_with_every_t_ahead() {
     assert_eq!(other.holders(ServiceNo(1), 2).udp, 3);
     assert_eq!(run(other.jobs(10)).expect("works"), run(store.jobs(10)).expect("works"));
     assert_eq!(run(other.open_jobs()).expect("works").len(), 1, "the job goes on where it was");
-    assert!(other.new_job_id() > JobId(1));
+    assert!(run(other.new_job_id()).unwrap() > JobId(1));
     let filter = TerminalFilter { service: Some(ServiceNo(1)), ..TerminalFilter::default() };
     let members =
         |store: &EmbeddedStore| run(store.list_terminals(filter.clone(), None, 100)).expect("works").len();

@@ -228,7 +228,7 @@ pub(crate) async fn fan_out(store: &impl Store, n: usize, members: impl Fn(usize
         register(store, i, &[1]).await;
         expected += 1;
     }
-    let id = store.new_job_id();
+    let id = store.new_job_id().await.expect("a number");
     let job = Job::new(id, JobKind::KeyUpdate, ServiceNo(1), 1, expected, NOW);
     store.write_catalogue(vec![CatalogueWrite::Job(job)]).await.expect("written");
     id

@@ -198,14 +198,14 @@ pub(crate) fn open_jobs_are_found_behind_any_number_of_newer_ones<F: Factory>() 
     let expected = {
         let store = place.open();
         run(async {
-            let job = |state| {
-                let job = Job::new(store.new_job_id(), JobKind::KeyUpdate, ServiceNo(1), 1, 1, NOW);
-                Job { state, ..job }
-            };
-            let old = [JobState::Running, JobState::Paused, JobState::Cancelled].map(job);
-            let expected = [old[0].id, old[1].id];
-            let newer = (0..1500).map(|_| job(JobState::Cancelled));
-            let writes = old.into_iter().chain(newer).map(CatalogueWrite::Job).collect();
+            let mut writes = Vec::new();
+            let old = [JobState::Running, JobState::Paused, JobState::Cancelled];
+            for state in old.into_iter().chain(std::iter::repeat_n(JobState::Cancelled, 1500)) {
+                let id = store.new_job_id().await.unwrap();
+                let job = Job::new(id, JobKind::KeyUpdate, ServiceNo(1), 1, 1, NOW);
+                writes.push(CatalogueWrite::Job(Job { state, ..job }));
+            }
+            let expected = [JobId(1), JobId(2)];
             store.write_catalogue(writes).await.unwrap();
             assert_eq!(open(&store).await, expected);
             expected

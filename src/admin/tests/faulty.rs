@@ -97,8 +97,8 @@ impl Store for Faulty {
     fn jobs(&self, limit: usize) -> StoreFuture<'_, Vec<Job>> {
         self.or_fail(self.inner.jobs(limit))
     }
-    fn new_job_id(&self) -> JobId {
-        self.inner.new_job_id()
+    fn new_job_id(&self) -> StoreFuture<'_, JobId> {
+        self.or_fail(self.inner.new_job_id())
     }
     fn counts(&self) -> Counts {
         self.inner.counts()

@@ -110,7 +110,7 @@ async fn the_end_of_a_deleted_services_registrations_cannot_be_cancelled() {
     let world = World::new().await;
     world.provision().await;
     let (service, now) = (ServiceNo(1), world.engine.now());
-    let id = world.engine.store().new_job_id();
+    let id = world.engine.store().new_job_id().await.expect("a number");
     let job = Job::new(id, JobKind::Retire, service, 0, 1, now);
     let job = Job { state: JobState::Paused, ..job };
     let write = vec![CatalogueWrite::Job(job)];

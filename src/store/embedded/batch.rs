@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use fjall::{PersistMode, Slice};
 
 use super::holders::HolderCounts;
-use super::shared::Hints;
 use super::spaces::{Raw, Spaces, damaged, member_key, small, unavailable};
-use super::tally::Tally;
 use crate::delivery::Terminal;
 use crate::id::{JobId, ServiceNo, SubscriberId, TerminalKey};
+use crate::store::queues::Hints;
 use crate::store::record::{self, SubscriberRecord, Totals};
+use crate::store::tally::Tally;
 use crate::store::{Job, Scope, StoreError, View};
 use crate::time::Timestamp;
 
@@ -182,8 +182,8 @@ impl Batch {
         view: View,
     ) -> Result<(), StoreError> {
         // Who looks at what is due took it from the queue: it is put in again, even at the same time.
-        let refeed = matches!(scope, Scope::Terminals(_));
-        let repeats = !matches!(scope, Scope::Terminals(_) | Scope::Page(..));
+        let refeed = matches!(scope, Scope::Terminals(_) | Scope::Due(_));
+        let repeats = !matches!(scope, Scope::Terminals(_) | Scope::Due(_) | Scope::Page(..));
         let mut hints = Hints::default();
         let mut changes = std::mem::take(&mut self.changes);
         changes.clear();

@@ -3,23 +3,17 @@
 use std::sync::Arc;
 
 use fjall::Slice;
-use zeroize::Zeroizing;
 
 use super::batch::Batch;
 use super::spaces::{Spaces, damaged, small, unavailable};
 use crate::id::{JobId, ServiceNo};
-use crate::keys::{Catalogue, Msk, Service, ServiceKeys};
-use crate::secret::Secret;
-use crate::store::record::{self, KeyRecord};
+use crate::keys::{Catalogue, Service, ServiceKeys};
+use crate::store::msk;
+use crate::store::record;
 use crate::store::{CatalogueWrite, Job, Sealer, StoreError};
 
 /// Jobs that are remembered: a new one takes the place of the one so many before it, unless that still runs.
 const KEPT_JOBS: u64 = 10_000;
-
-/// What an MSK is sealed for.
-fn context(no: ServiceNo, number: u16) -> Vec<u8> {
-    [&b"msk "[..], &no.0.to_be_bytes(), &number.to_be_bytes()].concat()
-}
 
 /// Puts writes into a batch: all of them or, on an error, none.
 pub(super) fn write(
@@ -51,7 +45,7 @@ pub(super) fn write(
                         next_ordinal - 1
                     }
                 };
-                records.push((place, Some(record::put_key(&seal(sealer, &key, ordinal)?))));
+                records.push((place, Some(record::put_key(&msk::seal(sealer, &key, ordinal)?))));
             }
             CatalogueWrite::RemoveKey(no, number) => records.push((small::key(no, number), None)),
             CatalogueWrite::RemoveService(no) => {
@@ -100,38 +94,6 @@ fn outdated(batch: &Batch, spaces: &Spaces, new: JobId) -> Result<Option<Vec<u8>
     Ok(batch.job(spaces, old)?.filter(|job| !job.is_open()).map(|_| small::job(old)))
 }
 
-fn seal(sealer: &Sealer, key: &Msk, ordinal: u64) -> Result<KeyRecord, StoreError> {
-    let mut plain = Zeroizing::new(Vec::with_capacity(30));
-    plain.extend_from_slice(&*key.msk);
-    if let Some(salt) = &key.salt {
-        plain.extend_from_slice(&**salt);
-    }
-    let sealed = sealer
-        .seal(&context(key.service, key.number), &plain)
-        .map_err(|e| StoreError::Unavailable(format!("the system gives no randomness: {e}")))?;
-    let (valid_from, valid_to, mtk_ids) = (key.valid_from, key.valid_to, key.mtk_ids);
-    Ok(KeyRecord { ordinal, sealed, valid_from, valid_to, mtk_ids })
-}
-
-fn open(sealer: &Sealer, no: ServiceNo, number: u16, record: &KeyRecord) -> Result<Msk, StoreError> {
-    let broken = || StoreError::Damaged(format!("key {number} of service {}", no.0));
-    let plain: Secret = sealer.open(&context(no, number), &record.sealed).map_err(|_| broken())?;
-    let (msk, salt) = plain.expose().split_first_chunk::<16>().ok_or_else(broken)?;
-    let salt = match salt {
-        [] => None,
-        salt => Some(Zeroizing::new(<[u8; 14]>::try_from(salt).map_err(|_| broken())?)),
-    };
-    Ok(Msk {
-        service: no,
-        number,
-        msk: Zeroizing::new(*msk),
-        salt,
-        valid_from: record.valid_from,
-        valid_to: record.valid_to,
-        mtk_ids: record.mtk_ids,
-    })
-}
-
 /// All services and keys that are on disk.
 pub(super) fn load(spaces: &Spaces, sealer: &Sealer) -> Result<Catalogue, StoreError> {
     // One snapshot, so that a service never appears without the keys of its commit.
@@ -143,7 +105,7 @@ pub(super) fn load(spaces: &Spaces, sealer: &Sealer) -> Result<Catalogue, StoreE
         let prefix = small::keys_of(service.no);
         for (number, octets) in rows(fjall::Readable::prefix(&snapshot, &spaces.small, prefix), key_number)? {
             let record = record::read_key(&octets).map_err(damaged("a key"))?;
-            keys.push((record.ordinal, Arc::new(open(sealer, service.no, number, &record)?)));
+            keys.push((record.ordinal, Arc::new(msk::open(sealer, service.no, number, &record)?)));
         }
         keys.sort_by_key(|(ordinal, _)| *ordinal);
         catalogue.insert(ServiceKeys { service, keys: keys.into_iter().map(|(_, key)| key).collect() });

@@ -10,9 +10,10 @@ use super::batch::{Batch, load_totals};
 use super::catalogue;
 use super::holders::HolderCounts;
 use super::scope;
-use super::shared::{Hints, Shared};
+use super::shared::Shared;
 use super::spaces::Spaces;
 use crate::id::TerminalKey;
+use crate::store::queues::Hints;
 use crate::store::{CatalogueWrite, Decide, Scope, StoreError};
 use crate::time::Timestamp;
 
@@ -95,7 +96,7 @@ impl Committer {
         match command {
             Command::Update(scope, decide, done) => {
                 let due = match &scope {
-                    Scope::Terminals(keys) => keys.clone(),
+                    Scope::Terminals(keys) | Scope::Due(keys) => keys.clone(),
                     _ => Vec::new(),
                 };
                 let result = self.update(scope, decide);
@@ -126,7 +127,7 @@ impl Committer {
     fn again(&self, due: Vec<TerminalKey>) {
         let at = Timestamp::now() + AGAIN;
         let looks = due.into_iter().map(|key| (at, key)).collect();
-        self.shared.feed(&mut Hints { looks, ..Hints::default() });
+        self.shared.queues.feed(&mut Hints { looks, ..Hints::default() });
     }
 
     /// The database, while nothing failed and the disk has room.
@@ -172,7 +173,7 @@ impl Committer {
                 self.shared.publish(&self.batch.totals);
                 self.shared.publish_holders(&self.batch.holders);
                 self.shared.note_jobs(self.batch.jobs());
-                self.shared.feed(&mut self.batch.hints);
+                self.shared.queues.feed(&mut self.batch.hints);
                 for (done, _) in self.waiting.drain(..) {
                     let _ = done.send(Ok(()));
                 }
@@ -205,7 +206,7 @@ impl Committer {
         if took > SLOW {
             tracing::warn!(?took, ?waited, "a slow commit; waited is for flushes and compaction");
         }
-        self.shared.note_commit(took);
+        self.shared.queues.note_commit(took);
         Ok(())
     }
 

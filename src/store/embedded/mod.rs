@@ -7,11 +7,9 @@
 mod batch;
 mod catalogue;
 mod committer;
-mod due;
 mod format;
 mod holders;
 mod lists;
-mod messages;
 mod moment;
 mod open;
 mod recent;
@@ -19,7 +17,6 @@ mod restore;
 mod scope;
 mod shared;
 mod spaces;
-mod tally;
 
 use std::fs::File;
 use std::path::Path;
@@ -200,19 +197,19 @@ impl Store for EmbeddedStore {
     }
 
     fn take_due(&self, lane: Lane, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
-        self.shared.take_due(lane, now, limit)
+        self.shared.queues.take_due(lane, now, limit)
     }
 
     fn next_due(&self, lane: Lane) -> Option<Timestamp> {
-        self.shared.next_due(lane)
+        self.shared.queues.next_due(lane)
     }
 
     fn due_len(&self, lane: Lane) -> usize {
-        self.shared.due_len(lane)
+        self.shared.queues.due_len(lane)
     }
 
     fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
-        self.shared.terminal_of_message(id)
+        self.shared.queues.terminal_of_message(id)
     }
 
     fn list_terminals(
@@ -254,8 +251,9 @@ impl Store for EmbeddedStore {
 
     /// Numbers go up by one from the newest job on disk. One that was given out and never written as a job
     /// may come again after a restart: nobody has seen it.
-    fn new_job_id(&self) -> JobId {
-        JobId(self.shared.next_job.fetch_add(1, Ordering::Relaxed))
+    fn new_job_id(&self) -> StoreFuture<'_, JobId> {
+        let id = JobId(self.shared.next_job.fetch_add(1, Ordering::Relaxed));
+        Box::pin(std::future::ready(Ok(id)))
     }
 
     fn counts(&self) -> Counts {
@@ -282,7 +280,7 @@ impl Store for EmbeddedStore {
     }
 
     fn take_commit_times(&self) -> Vec<f64> {
-        self.shared.take_commit_times()
+        self.shared.queues.take_commit_times()
     }
 
     fn moment(&self) -> StoreFuture<'_, Box<dyn Moment>> {

@@ -11,12 +11,12 @@ use zeroize::Zeroizing;
 use super::format::FORMAT;
 use super::open::{self, OWN_KEY, PARTIAL, RESTORED, engine, failed, refuse};
 use super::spaces::{Spaces, member_key, small};
-use super::tally::Tally;
 use crate::delivery::{State, Terminal};
 use crate::id::{JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::store::backup::{BackupError, Counts, Head, Kind, Parser, Piece};
 use crate::store::codec::Damaged;
 use crate::store::record::{self, Totals};
+use crate::store::tally::Tally;
 use crate::store::{Sealer, StoreError};
 use crate::time::Timestamp;
 

@@ -48,7 +48,7 @@ pub(super) fn read(
                 r.subscriber(batch, spaces, id)?;
             }
         }
-        Scope::Terminals(keys) => {
+        Scope::Terminals(keys) | Scope::Due(keys) => {
             let mut seen = HashSet::with_capacity(keys.len());
             for key in keys.iter().filter(|key| seen.insert(**key)) {
                 let raw = batch.raw(spaces, *key)?;
@@ -84,6 +84,7 @@ pub(super) fn read(
             let full = r.raw.len() == limit;
             let behind = |key: TerminalKey| if back { key.prev() } else { key.next() };
             let next = r.raw.last().filter(|_| full).and_then(|(key, _)| behind(*key));
+            r.view.more = next.is_some();
             r.view.job = Some(job.clone());
             r.page = Some((job, next));
         }

@@ -3,24 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::catalogue;
-use super::due::DueQueue;
-use super::holders::{HolderCounts, KeyOf};
-use super::messages::Messages;
+use super::holders::HolderCounts;
 use super::scope::terminal_key;
 use super::spaces::{Spaces, unavailable};
-use crate::delivery::{MessageId, Terminal};
 use crate::id::{JobId, TerminalKey};
+use crate::store::held::KeyOf;
+use crate::store::queues::{Hints, Queues, lock};
 use crate::store::record::{self, Totals};
-use crate::store::{Counts, Holders, Job, Lane, Sealer, StoreError};
-use crate::time::Timestamp;
+use crate::store::{Counts, Holders, Job, Sealer, StoreError};
 
-/// Commit times that are kept until somebody takes them.
-const COMMIT_TIMES: usize = 4096;
 /// Records that one snapshot is held for while all are scanned.
 const SCAN_PAGE: usize = 4096;
 /// How long readers may take to let go of a database that is to be opened anew.
@@ -38,65 +34,14 @@ pub(super) struct Shared {
     spaces: RwLock<Option<Arc<Spaces>>>,
     counts: RwLock<Counts>,
     holders: RwLock<BTreeMap<KeyOf, Holders>>,
-    looks: Mutex<DueQueue>,
-    turns: Mutex<DueQueue>,
-    messages: Mutex<Messages>,
-    times: Mutex<Vec<f64>>,
+    /// What is due, and what else is fed by commits and a scan.
+    pub(super) queues: Queues,
     /// Raised to end a running scan.
     scan: AtomicU64,
     scanner: Mutex<Option<JoinHandle<()>>>,
     pub(super) next_job: AtomicU64,
     /// Jobs with something left to do.
     open_jobs: Mutex<BTreeSet<JobId>>,
-}
-
-/// What the queues in memory are fed with.
-#[derive(Debug, Default)]
-pub(super) struct Hints {
-    /// When whose deliveries have to be looked at.
-    pub(super) looks: Vec<(Timestamp, TerminalKey)>,
-    /// When whose turn by SMS comes.
-    pub(super) turns: Vec<(Timestamp, TerminalKey)>,
-    /// Which terminal a short message went to.
-    pub(super) messages: Vec<(MessageId, TerminalKey)>,
-}
-
-impl Hints {
-    /// Everything that a terminal's record tells.
-    pub(super) fn of(&mut self, t: &Terminal) {
-        self.looks.extend(t.next_due().map(|at| (at, t.key)));
-        self.turns.extend(t.next_turn().map(|at| (at, t.key)));
-        let legs = t.deliveries.iter().filter_map(|d| d.sms.as_deref());
-        self.messages.extend(legs.flat_map(|leg| &leg.ids).map(|id| (id.clone(), t.key)));
-    }
-
-    /// What a change tells that was not known before.
-    pub(super) fn of_change(&mut self, before: &Terminal, after: &Terminal) {
-        let news = |new: Option<Timestamp>, old| new.filter(|at| old != Some(*at));
-        self.looks.extend(news(after.next_due(), before.next_due()).map(|at| (at, after.key)));
-        self.turns.extend(news(after.next_turn(), before.next_turn()).map(|at| (at, after.key)));
-        for leg in after.deliveries.iter().filter_map(|d| d.sms.as_deref()) {
-            self.messages.extend(leg.ids.iter().map(|id| (id.clone(), after.key)));
-        }
-    }
-
-    /// Adds others behind these.
-    pub(super) fn append(&mut self, mut other: Self) {
-        self.looks.append(&mut other.looks);
-        self.turns.append(&mut other.turns);
-        self.messages.append(&mut other.messages);
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.looks.clear();
-        self.turns.clear();
-        self.messages.clear();
-    }
-}
-
-/// A lock whose holder cannot leave it half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -117,10 +62,7 @@ impl Shared {
             spaces: RwLock::new(Some(spaces)),
             counts: RwLock::default(),
             holders: RwLock::default(),
-            looks: Mutex::default(),
-            turns: Mutex::default(),
-            messages: Mutex::default(),
-            times: Mutex::default(),
+            queues: Queues::default(),
             scan: AtomicU64::new(0),
             scanner: Mutex::default(),
             next_job: AtomicU64::new(next_job),
@@ -221,55 +163,6 @@ impl Shared {
         self.counts.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn lane(&self, lane: Lane) -> &Mutex<DueQueue> {
-        match lane {
-            Lane::Look => &self.looks,
-            Lane::Sms => &self.turns,
-        }
-    }
-
-    /// Lets the queues know what a commit or a scan found.
-    pub(super) fn feed(&self, hints: &mut Hints) {
-        let mut looks = lock(&self.looks);
-        hints.looks.drain(..).for_each(|(at, key)| looks.feed(at, key));
-        drop(looks);
-        if !hints.turns.is_empty() {
-            let mut turns = lock(&self.turns);
-            hints.turns.drain(..).for_each(|(at, key)| turns.feed(at, key));
-        }
-        if !hints.messages.is_empty() {
-            let mut messages = lock(&self.messages);
-            hints.messages.drain(..).for_each(|(id, key)| messages.feed(id, key));
-        }
-    }
-
-    pub(super) fn take_due(&self, lane: Lane, now: Timestamp, limit: usize) -> Vec<TerminalKey> {
-        lock(self.lane(lane)).take(now, limit)
-    }
-
-    pub(super) fn next_due(&self, lane: Lane) -> Option<Timestamp> {
-        lock(self.lane(lane)).next()
-    }
-
-    pub(super) fn due_len(&self, lane: Lane) -> usize {
-        lock(self.lane(lane)).len()
-    }
-
-    pub(super) fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
-        lock(&self.messages).terminal(id)
-    }
-
-    pub(super) fn note_commit(&self, took: Duration) {
-        let mut times = lock(&self.times);
-        if times.len() < COMMIT_TIMES {
-            times.push(took.as_secs_f64());
-        }
-    }
-
-    pub(super) fn take_commit_times(&self) -> Vec<f64> {
-        std::mem::take(&mut *lock(&self.times))
-    }
-
     /// Lets go of the database; it is closed once the last reader lets go too.
     pub(super) fn release(&self) {
         *self.spaces.write().unwrap_or_else(PoisonError::into_inner) = None;
@@ -290,9 +183,7 @@ impl Shared {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        lock(&self.looks).clear();
-        lock(&self.turns).clear();
-        lock(&self.messages).clear();
+        self.queues.clear();
         let spaces = Arc::new(Spaces::open(&self.db_dir).map_err(unavailable)?);
         self.spaces.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&spaces));
         Ok(spaces)
@@ -335,7 +226,7 @@ impl Shared {
                 last = Some(key);
             }
             fed += hints.looks.len() as u64;
-            self.feed(&mut hints);
+            self.queues.feed(&mut hints);
             from = last.and_then(TerminalKey::next);
         }
         Ok(fed)

@@ -118,17 +118,8 @@ impl Raw {
 
     /// The terminal that the records describe; a new one when there are none, whose T begins at `first_t`.
     pub(super) fn terminal(&self, key: TerminalKey, first_t: u64) -> Result<Terminal, StoreError> {
-        let mut terminal = match &self.state {
-            Some(octets) => {
-                record::read_state(key, octets).map_err(damaged(format_args!("state of {key:?}")))?
-            }
-            None => Terminal { next_t: first_t, ..Terminal::new(key) },
-        };
-        if let Some(octets) = &self.credential {
-            let read = record::read_credential(octets);
-            terminal.credential = Some(read.map_err(damaged(format_args!("credential of {key:?}")))?);
-        }
-        Ok(terminal)
+        record::read_terminal(key, self.credential.as_deref(), self.state.as_deref(), first_t)
+            .map_err(damaged(format_args!("records of {key:?}")))
     }
 }
 

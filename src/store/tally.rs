@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use super::holders::{KeyOf, Shift, held};
 use crate::delivery::{Delivery, Registration, State, Terminal};
 use crate::id::{JobId, Method, ServiceNo};
+use crate::store::held::{KeyOf, Shift, held};
 use crate::store::record::Totals;
 use crate::store::{Job, Members};
 
 /// What changed of a job's counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct JobTally {
-    states: [i64; State::ALL.len()],
-    sent: i64,
+    pub(super) states: [i64; State::ALL.len()],
+    pub(super) sent: i64,
 }
 
 /// What changed of all counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     /// By service: UDP, HTTP, SMS, all.
-    members: BTreeMap<ServiceNo, [i64; 4]>,
-    deliveries: [i64; State::ALL.len()],
+    pub(super) members: BTreeMap<ServiceNo, [i64; 4]>,
+    pub(super) deliveries: [i64; State::ALL.len()],
     pub(super) terminals: i64,
     /// Who holds which key.
     pub(super) holders: BTreeMap<KeyOf, Shift>,
