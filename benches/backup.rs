@@ -45,7 +45,7 @@ async fn load(engine: &Arc<Engine>, service: &ServiceId, terminals: usize, stop:
             while !stop.load(Ordering::Relaxed) {
                 let begun = Instant::now();
                 let (btid, address) = (common::btid(i), common::address(i));
-                engine.register(&btid, address, vec![service.clone()], None).await.expect("registered");
+                engine.register(&btid, address, vec![service.clone()], None, None).await.expect("registered");
                 times.push(begun.elapsed());
                 i = (i + LANES * 7) % terminals;
             }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ltkmd::digest::{
-    Algorithm, Authenticator, Authorization, DigestConfig, Qop, RequestLine, client, password,
+    Algorithm, Authenticator, Authorization, DigestConfig, NonceMemory, Qop, RequestLine, client, password,
 };
 use ltkmd::document::{Limits, RegistrationRequest, RegistrationResponse, ResponseItem, Style};
 use ltkmd::id::{BTid, Method, ServiceId};
+use ltkmd::secret::Secret;
 use ltkmd::time::Timestamp;
-use zeroize::Zeroizing;
 
 const NOW: Timestamp = Timestamp(1_795_000_000_000);
 const TARGET: &str = "/keymanagement?requesttype=register";
@@ -43,7 +43,7 @@ fn digest(c: &mut Criterion) {
         nonce_lifetime: Duration::from_secs(300),
         max_nonces: 1 << 16,
     };
-    let server = Authenticator::new(config, Zeroizing::new([1; 32]));
+    let server = Authenticator::new(config, NonceMemory::Process(Secret::new(vec![1; 32])));
     let mrk = [9; 32];
     let user = BTid::new("cmFuZG9tcmFuZG9tcmFuZA==@bsf.example.com").expect("a B-TID");
     let body = request().write(Style::default());

@@ -20,15 +20,15 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use ltkmd::digest::client::{Challenge, Outgoing, answer};
-use ltkmd::digest::{Algorithm, Authenticator, DEFAULT_MAX_NONCES, DigestConfig, Qop, password};
+use ltkmd::digest::{Algorithm, Authenticator, DEFAULT_MAX_NONCES, DigestConfig, NonceMemory, Qop, password};
 use ltkmd::document::ContainerChildren;
 use ltkmd::id::ServiceId;
+use ltkmd::secret::Secret;
 use ltkmd::store::{EmbeddedStore, Store};
 use ltkmd::transport::http::{HttpListener, Limits, Service, bind};
 use ltkmd::transport::udp::UdpPort;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use zeroize::Zeroizing;
 
 const CONNECTIONS: usize = 64;
 const PATH: &str = "/keymanagement?requesttype=register";
@@ -57,7 +57,7 @@ async fn measure(span: Duration) -> Result<(), Box<dyn std::error::Error>> {
     };
     let service = Arc::new(Service {
         engine,
-        authenticator: Authenticator::new(config, Zeroizing::new([7; 32])),
+        authenticator: Authenticator::new(config, NonceMemory::Process(Secret::new(vec![7; 32]))),
         path: "/keymanagement".to_owned(),
         trusted_proxies: Vec::new(),
         children: ContainerChildren::Qualified,

@@ -16,9 +16,10 @@ use crate::admin::{self, AdminListener};
 use crate::audit::{AuditLog, SealedHead};
 use crate::config::{self, AdminListen};
 use crate::delivery::State;
-use crate::digest::{self, Authenticator, DigestConfig};
+use crate::digest::{self, Authenticator, DigestConfig, NonceMemory};
 use crate::engine::{self, Engine, SmsEvent, SmsOutbox};
 use crate::metrics::Metrics;
+use crate::secret::Secret;
 use crate::service_manager::Pulse;
 use crate::service_manager::sockets::Sockets;
 use crate::store::{EmbeddedStore, Store, StoreError};
@@ -370,13 +371,11 @@ fn engine_settings(settings: &config::Settings) -> engine::Settings {
         },
         retain: settings.keys.retain,
         udp_rate: settings.udp.rate.map(std::num::NonZeroU32::get),
+        nonce_lifetime: settings.digest.nonce_lifetime,
     }
 }
 
 fn http_service(settings: &config::Settings, engine: Arc<Engine>) -> Result<http::Service, StoreError> {
-    let mut secret = Zeroizing::new([0u8; 32]);
-    getrandom::fill(&mut *secret)
-        .map_err(|e| StoreError::Open(format!("the system gives no randomness: {e}")))?;
     let config = DigestConfig {
         fqdn: settings.node.fqdn.as_str().to_owned(),
         algorithms: settings.digest.algorithms.clone(),
@@ -385,12 +384,24 @@ fn http_service(settings: &config::Settings, engine: Arc<Engine>) -> Result<http
     };
     Ok(http::Service {
         engine,
-        authenticator: Authenticator::new(config, secret),
+        authenticator: Authenticator::new(config, nonce_memory(settings)?),
         path: settings.http.path.as_str().to_owned(),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         children: settings.xml.children,
         max_items: AtomicUsize::new(settings.http.max_items),
     })
+}
+
+/// Who knows this daemon's nonces. With a cluster secret (`node.cluster_secret_file`): every daemon that has it, and the
+/// terminals' records in the store that they share say which counts were used. Else this process alone.
+fn nonce_memory(settings: &config::Settings) -> Result<NonceMemory, StoreError> {
+    if let Some(secret) = &settings.node.cluster_secret {
+        return Ok(NonceMemory::Shared(secret.clone()));
+    }
+    let mut secret = Zeroizing::new([0u8; 32]);
+    getrandom::fill(&mut *secret)
+        .map_err(|e| StoreError::Open(format!("the system gives no randomness: {e}")))?;
+    Ok(NonceMemory::Process(Secret::from(&secret[..])))
 }
 
 fn http_limits(settings: &config::Settings) -> http::Limits {
@@ -400,5 +411,37 @@ fn http_limits(settings: &config::Settings) -> http::Limits {
         max_body: settings.http.max_body,
         drain: settings.http.drain,
         tls: settings.http.tls.as_ref().map(|tls| Arc::clone(&tls.server)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn nonces_are_shared_with_those_who_have_the_cluster_secret_and_are_ones_own_without_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("cluster_secret");
+        fs::write(&file, "ab".repeat(32)).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its owner's alone");
+        let memory = |more: &str| {
+            let text = format!(
+                "node.name = \"a\"\nnode.fqdn = \"bmsc.example.com\"\nstore.url = \"file:{0}/store\"\n\
+                 admin.listen = \"unix:{0}/admin.sock\"\n{more}",
+                dir.path().display()
+            );
+            let settings = config::Settings::from_toml_str(&text, "a test").expect("settings");
+            nonce_memory(&settings).expect("randomness")
+        };
+        let (NonceMemory::Process(one), NonceMemory::Process(other)) = (memory(""), memory("")) else {
+            panic!("shared without a cluster secret");
+        };
+        assert_ne!(one, other);
+        let shared = memory(&format!("node.cluster_secret_file = \"{}\"", file.display()));
+        let NonceMemory::Shared(secret) = shared else { panic!("not shared: {shared:?}") };
+        assert_eq!(secret.expose(), [0xAB; 32]);
     }
 }

@@ -50,7 +50,8 @@ pub async fn engine(
         sms: None,
     };
     let identity = Identity { fqdn: FQDN.to_owned(), id_type: mikey::IdType::NAI };
-    let settings = Settings { rules, identity, retain: Duration::from_secs(86_400), udp_rate: None };
+    let (retain, nonce_lifetime) = (Duration::from_secs(86_400), Duration::from_secs(300));
+    let settings = Settings { rules, identity, retain, udp_rate: None, nonce_lifetime };
     Ok(Arc::new(Engine::new(store, settings, Arc::new(Metrics::new()), udp).await?))
 }
 
@@ -110,7 +111,9 @@ pub async fn register_all(engine: &Arc<Engine>, service: &ServiceId, terminals: 
         let (engine, service) = (Arc::clone(engine), service.clone());
         tasks.spawn(async move {
             for i in (lane..terminals).step_by(256) {
-                if let Err(error) = engine.register(&btid(i), address(i), vec![service.clone()], None).await {
+                if let Err(error) =
+                    engine.register(&btid(i), address(i), vec![service.clone()], None, None).await
+                {
                     eprintln!("registration {i}: {error}");
                 }
             }

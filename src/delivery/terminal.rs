@@ -8,6 +8,7 @@ use super::Order;
 use super::life::{Answered, Delivery, Kind, Reason, State};
 use super::plan::{Entropy, Rules};
 use super::sms::{HeldBack, SmsLedger};
+use crate::digest::NonceLedger;
 use crate::gba::Credential;
 use crate::id::{JobId, Method, MethodSet, ServiceNo, TerminalKey};
 use crate::keys::{Catalogue, KeyState, Msk, ServiceKeys};
@@ -53,6 +54,8 @@ pub struct Terminal {
     pub deliveries: Vec<Delivery>,
     /// The short messages that it got of late.
     pub ledger: SmsLedger,
+    /// The nonces that it has in use; empty unless several daemons share the store.
+    pub nonces: NonceLedger,
 }
 
 /// What a decision needs besides the terminal.
@@ -91,7 +94,8 @@ impl Terminal {
     /// A terminal of which nothing is known but its place. T begins at 1.
     pub fn new(key: TerminalKey) -> Self {
         let (credential, registration, deliveries) = (None, None, Vec::new());
-        Self { key, credential, registration, next_t: 1, deliveries, ledger: SmsLedger::default() }
+        let (ledger, nonces) = (SmsLedger::default(), NonceLedger::default());
+        Self { key, credential, registration, next_t: 1, deliveries, ledger, nonces }
     }
 
     /// Whether its counter is so near its end that the credential is answered like an expired one.

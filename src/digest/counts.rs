@@ -11,22 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::nonce::Nonce;
+use super::window::{Refused, Window};
 use crate::time::Timestamp;
 
 const SHARDS: usize = 64;
-/// Counts that may be missing behind the highest one and still arrive.
-const WINDOW: u32 = 64;
-
-/// What became of a (nonce, count) pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// Used now for the first time.
-    Fresh,
-    /// Used before, or too far behind the highest count.
-    Replayed,
-    /// The nonce is so old that its uses may have been forgotten.
-    Forgotten,
-}
 
 /// The memory, for all threads.
 #[derive(Debug)]
@@ -51,30 +39,6 @@ struct Generation {
     windows: HashMap<u128, Window>,
 }
 
-/// Bit n of `seen` is the count `highest - n`.
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    seen: u64,
-    highest: u32,
-}
-
-impl Window {
-    fn take(&mut self, count: u32) -> Taken {
-        if count > self.highest {
-            let ahead = count - self.highest;
-            self.seen = if ahead < WINDOW { self.seen << ahead | 1 } else { 1 };
-            self.highest = count;
-            return Taken::Fresh;
-        }
-        let behind = self.highest - count;
-        if behind >= WINDOW || self.seen >> behind & 1 == 1 {
-            return Taken::Replayed;
-        }
-        self.seen |= 1 << behind;
-        Taken::Fresh
-    }
-}
-
 impl Counts {
     /// A memory of at most `max` nonces, give or take one per shard and generation.
     pub(super) fn new(max: usize, lifetime: Duration) -> Self {
@@ -83,10 +47,8 @@ impl Counts {
     }
 
     /// Uses a pair. Only for a nonce that is ours and not expired, and an answer that is right.
-    pub(super) fn take(&self, nonce: Nonce, count: u32, now: Timestamp) -> Taken {
-        if count == 0 {
-            return Taken::Replayed;
-        }
+    pub(super) fn take(&self, nonce: Nonce, count: u32, now: Timestamp) -> Result<(), Refused> {
+        let first = Window::first(count)?;
         let mut shard = self.shard(nonce.id);
         if now.since(shard.current.started) >= self.lifetime {
             shard.rotate(now);
@@ -100,17 +62,17 @@ impl Counts {
             return window.take(count);
         }
         if shard.forgotten.is_some_and(|until| nonce.issued <= until) {
-            return Taken::Forgotten;
+            return Err(Refused::Forgotten);
         }
         if shard.current.windows.len() >= self.generation_len {
             shard.rotate(now);
             if shard.forgotten.is_some_and(|until| nonce.issued <= until) {
-                return Taken::Forgotten;
+                return Err(Refused::Forgotten);
             }
         }
-        shard.current.windows.insert(nonce.id, Window { seen: 1, highest: count });
+        shard.current.windows.insert(nonce.id, first);
         shard.current.latest_issue = shard.current.latest_issue.max(Some(nonce.issued));
-        Taken::Fresh
+        Ok(())
     }
 
     /// How many nonces are remembered.
@@ -162,23 +124,23 @@ mod tests {
         let now = Timestamp(1000);
         let take = |count| counts.take(nonce(1, 1000), count, now);
         for (count, taken) in [
-            (3, Taken::Fresh),
-            (1, Taken::Fresh),
-            (2, Taken::Fresh),
-            (3, Taken::Replayed),
-            (1, Taken::Replayed),
-            (66, Taken::Fresh),
-            (2, Taken::Replayed),
-            (4, Taken::Fresh),
-            (5, Taken::Fresh),
-            (67, Taken::Fresh),
-            (3, Taken::Replayed),
-            (200, Taken::Fresh),
-            (136, Taken::Replayed),
-            (137, Taken::Fresh),
-            (u32::MAX, Taken::Fresh),
-            (u32::MAX, Taken::Replayed),
-            (0, Taken::Replayed),
+            (3, Ok(())),
+            (1, Ok(())),
+            (2, Ok(())),
+            (3, Err(Refused::Replayed)),
+            (1, Err(Refused::Replayed)),
+            (66, Ok(())),
+            (2, Err(Refused::Replayed)),
+            (4, Ok(())),
+            (5, Ok(())),
+            (67, Ok(())),
+            (3, Err(Refused::Replayed)),
+            (200, Ok(())),
+            (136, Err(Refused::Replayed)),
+            (137, Ok(())),
+            (u32::MAX, Ok(())),
+            (u32::MAX, Err(Refused::Replayed)),
+            (0, Err(Refused::Replayed)),
         ] {
             assert_eq!(take(count), taken, "{count}");
         }
@@ -186,17 +148,17 @@ mod tests {
 
     #[test]
     fn count_zero_is_refused_from_the_start() {
-        assert_eq!(Counts::new(10, LIFETIME).take(nonce(1, 0), 0, Timestamp(0)), Taken::Replayed);
+        assert_eq!(Counts::new(10, LIFETIME).take(nonce(1, 0), 0, Timestamp(0)), Err(Refused::Replayed));
     }
 
     #[test]
     fn a_nonce_is_remembered_for_at_least_its_lifetime() {
         let counts = Counts::new(1000, LIFETIME);
         let start = Timestamp(1_000_000);
-        assert_eq!(counts.take(nonce(1, start.0), 1, start + LIFETIME / 2), Taken::Fresh);
+        assert_eq!(counts.take(nonce(1, start.0), 1, start + LIFETIME / 2), Ok(()));
         for tenth in 0..10 {
             let now = start + LIFETIME / 2 + LIFETIME / 10 * tenth;
-            assert_eq!(counts.take(nonce(1, start.0), 1, now), Taken::Replayed, "{tenth}");
+            assert_eq!(counts.take(nonce(1, start.0), 1, now), Err(Refused::Replayed), "{tenth}");
         }
     }
 
@@ -206,14 +168,14 @@ mod tests {
         let counts = Counts::new(SHARDS * 2, LIFETIME);
         let id = |n: u64| nonce(u128::from(n) * SHARDS as u128, n);
         for n in 1..=3 {
-            assert_eq!(counts.take(id(n), 1, Timestamp(10)), Taken::Fresh);
+            assert_eq!(counts.take(id(n), 1, Timestamp(10)), Ok(()));
         }
-        assert_eq!(counts.take(id(1), 1, Timestamp(10)), Taken::Forgotten);
-        assert_eq!(counts.take(id(1), 2, Timestamp(10)), Taken::Forgotten);
-        assert_eq!(counts.take(id(2), 1, Timestamp(10)), Taken::Replayed, "still remembered");
+        assert_eq!(counts.take(id(1), 1, Timestamp(10)), Err(Refused::Forgotten));
+        assert_eq!(counts.take(id(1), 2, Timestamp(10)), Err(Refused::Forgotten));
+        assert_eq!(counts.take(id(2), 1, Timestamp(10)), Err(Refused::Replayed), "still remembered");
         assert_eq!(
             counts.take(nonce(SHARDS as u128 * 99, 1), 1, Timestamp(10)),
-            Taken::Forgotten,
+            Err(Refused::Forgotten),
             "as old as it"
         );
         assert!(counts.len() <= 2);
@@ -223,12 +185,12 @@ mod tests {
     fn a_clock_that_steps_back_brings_no_pair_back() {
         let counts = Counts::new(1000, LIFETIME);
         let start = Timestamp(1_000_000_000);
-        assert_eq!(counts.take(nonce(64, start.0), 1, start), Taken::Fresh);
+        assert_eq!(counts.take(nonce(64, start.0), 1, start), Ok(()));
         let much_later = start + LIFETIME * 3;
         // Two rotations forget the first nonce.
-        assert_eq!(counts.take(nonce(128, much_later.0), 1, much_later), Taken::Fresh);
-        assert_eq!(counts.take(nonce(192, much_later.0), 1, much_later + LIFETIME), Taken::Fresh);
-        assert_eq!(counts.take(nonce(64, start.0), 1, start), Taken::Forgotten);
+        assert_eq!(counts.take(nonce(128, much_later.0), 1, much_later), Ok(()));
+        assert_eq!(counts.take(nonce(192, much_later.0), 1, much_later + LIFETIME), Ok(()));
+        assert_eq!(counts.take(nonce(64, start.0), 1, start), Err(Refused::Forgotten));
     }
 
     #[test]
@@ -239,7 +201,7 @@ mod tests {
             thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| {
-                        if counts.take(nonce(5, 0), count, Timestamp(0)) == Taken::Fresh {
+                        if counts.take(nonce(5, 0), count, Timestamp(0)) == Ok(()) {
                             fresh.fetch_add(1, Ordering::Relaxed);
                         }
                     });
@@ -262,7 +224,7 @@ mod tests {
                 let now = Timestamp(now.unsigned_abs());
                 // Issue times rise with the number but not evenly; all in one shard.
                 let nonce = nonce(u128::from(n) * SHARDS as u128, 100_000 + n / 3 * 200);
-                if counts.take(nonce, count, now) == Taken::Fresh {
+                if counts.take(nonce, count, now) == Ok(()) {
                     prop_assert!(used.insert((n, count)), "taken twice: {:?}", (n, count));
                 }
                 prop_assert!(counts.len() <= 8);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::window::Refused;
+
 /// The reason, as the metric `digest_failures_total{reason}` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -23,7 +25,7 @@ pub enum Reason {
     UnknownUser,
     /// Its response is wrong.
     WrongResponse,
-    /// Its nonce is expired or not from this life of the process; the response is right.
+    /// Its nonce is expired, may have been forgotten, or is not one of ours; the response is right.
     Stale,
     /// Its count was used before or is too old; the response is right.
     Replay,
@@ -97,6 +99,16 @@ impl Failure {
         Self::new(Reason::Expired, "the credential has expired")
     }
 
+    /// The failure of a request whose response was right but whose nonce count was used before (`replay`), or whose
+    /// nonce may have been forgotten.
+    pub fn stale(replay: bool) -> Self {
+        if replay {
+            Self::new(Reason::Replay, "the count was used before or is too old")
+        } else {
+            Self::new(Reason::Stale, "the nonce may have been forgotten")
+        }
+    }
+
     /// The reason.
     pub fn reason(&self) -> Reason {
         self.reason
@@ -114,5 +126,11 @@ impl Failure {
     /// Whether the challenges say `stale=true`: the response was right, only its nonce or count was not.
     pub fn is_stale(&self) -> bool {
         matches!(self.reason, Reason::Stale | Reason::Replay)
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::stale(refused == Refused::Replayed)
     }
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use super::algorithm::Algorithm;
 use super::client::Challenge;
 use super::header::{Cursor, push_quoted};
-use super::{Authenticator, Authorization, DigestConfig, RequestLine};
+use super::{Authenticator, Authorization, DigestConfig, NonceMemory, RequestLine};
+use crate::secret::Secret;
 use crate::time::Timestamp;
 
 /// Reads `data` as `Authorization`, `WWW-Authenticate` and `Authentication-Info`.
@@ -22,7 +21,7 @@ pub fn headers(data: &[u8]) {
         nonce_lifetime: Duration::from_secs(300),
         max_nonces: 128,
     };
-    let server = Authenticator::new(config, Zeroizing::new([7; 32]));
+    let server = Authenticator::new(config, NonceMemory::Process(Secret::new(vec![7; 32])));
     if let Ok(auth) = Authorization::parse(data) {
         let request = RequestLine { method: "POST", target: &auth.uri, host: None };
         for mrk in [None, Some(&b"an MRK that no input can know of."[..])] {

@@ -2,7 +2,8 @@
 //! terminal needs of the other side.
 //!
 //! The user name is the B-TID and the password base64 of the MRK. A challenge costs no state: nonces carry their time,
-//! randomness and a MAC. Memory is spent on nonces that came back with a right answer alone, and is bounded.
+//! randomness and a MAC. Memory is spent on nonces that came back with a right answer alone, and is bounded: in the
+//! process, or in the terminal's record where several processes share a store ([`NonceMemory`]).
 
 mod algorithm;
 pub mod client;
@@ -10,15 +11,20 @@ mod counts;
 mod failure;
 pub mod fuzz;
 mod header;
+mod ledger;
 mod nonce;
 mod server;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use algorithm::{Algorithm, Qop};
 pub use failure::{Failure, Reason};
 pub use header::Authorization;
-pub use server::{Authenticator, DEFAULT_MAX_NONCES, DigestConfig, RequestLine, Verified};
+pub(crate) use ledger::NonceParts;
+pub use ledger::{NonceLedger, NonceUse};
+pub use server::{Authenticator, DEFAULT_MAX_NONCES, DigestConfig, NonceMemory, RequestLine, Verified};
+pub use window::Refused;
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;

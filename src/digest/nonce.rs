@@ -1,4 +1,4 @@
-//! Nonces that need no memory: time ‖ randomness ‖ MAC under a secret of this process's life.
+//! Nonces that need no memory: time ‖ randomness ‖ MAC under a secret of this process's life, or of a cluster.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use data_encoding::BASE64URL;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
+use crate::secret::Secret;
 use crate::time::Timestamp;
 
 const TIME: usize = 6;
@@ -19,7 +19,7 @@ const TEXT: usize = LEN / 3 * 4;
 
 /// Makes nonces and knows its own again.
 pub(super) struct Nonces {
-    secret: Zeroizing<[u8; 32]>,
+    secret: Secret,
 }
 
 /// One of our nonces.
@@ -32,8 +32,15 @@ pub(super) struct Nonce {
 }
 
 impl Nonces {
-    pub(super) fn new(secret: Zeroizing<[u8; 32]>) -> Self {
+    pub(super) fn new(secret: Secret) -> Self {
         Self { secret }
+    }
+
+    /// Those of a cluster: every process with this secret knows them, also in a later life.
+    pub(super) fn of_cluster(cluster_secret: &[u8]) -> Self {
+        let mut hmac = Hmac::<Sha256>::new_from_slice(cluster_secret).expect("HMAC takes keys of any length");
+        hmac.update(b"ltkmd digest nonces of a cluster");
+        Self::new(Secret::from(hmac.finalize().into_bytes().as_slice()))
     }
 
     /// A nonce; unique as long as `random` is.
@@ -63,7 +70,8 @@ impl Nonces {
     }
 
     fn mac(&self, made_of: &[u8]) -> [u8; MAC] {
-        let mut hmac = Hmac::<Sha256>::new_from_slice(&*self.secret).expect("HMAC takes keys of any length");
+        let mut hmac =
+            Hmac::<Sha256>::new_from_slice(self.secret.expose()).expect("HMAC takes keys of any length");
         hmac.update(b"ltkmd digest nonce");
         hmac.update(made_of);
         let mut mac = [0; MAC];
@@ -83,7 +91,7 @@ mod tests {
     use super::*;
 
     fn nonces(secret: u8) -> Nonces {
-        Nonces::new(Zeroizing::new([secret; 32]))
+        Nonces::new(Secret::new(vec![secret; 32]))
     }
 
     #[test]
@@ -105,6 +113,15 @@ mod tests {
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             assert_eq!(nonces(1).open(&String::from_utf8(changed).expect("ASCII")), None, "at {at}");
         }
+    }
+
+    #[test]
+    fn a_clusters_nonces_are_known_wherever_its_secret_is_and_the_secret_is_not_used_as_it_stands() {
+        let cluster = |secret: u8| Nonces::of_cluster(&[secret; 32]);
+        let text = cluster(1).make(Timestamp(1), [7; 16]);
+        assert_eq!(cluster(1).open(&text).map(|n| n.issued), Some(Timestamp(1)));
+        assert_eq!(cluster(2).open(&text), None);
+        assert_eq!(nonces(1).open(&text), None);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use super::algorithm::{Algorithm, Exchange, Hex, Qop, ha1};
-use super::counts::{Counts, Taken};
+use super::counts::Counts;
 use super::failure::{Failure, Reason};
 use super::header::{Authorization, push_quoted};
+use super::ledger::NonceUse;
 use super::nonce::Nonces;
 use super::password;
+use crate::secret::Secret;
 use crate::time::Timestamp;
 
 /// How many nonces are remembered when nothing else is said: about 60 MiB when full.
@@ -31,8 +31,20 @@ pub struct DigestConfig {
     pub algorithms: Vec<Algorithm>,
     /// How long a nonce is good (`digest.nonce_lifetime`).
     pub nonce_lifetime: Duration,
-    /// The most nonces whose counts are remembered; see [`DEFAULT_MAX_NONCES`].
+    /// The most nonces whose counts are remembered in memory; see [`DEFAULT_MAX_NONCES`].
     pub max_nonces: usize,
+}
+
+/// Whose nonces are known, and who remembers which counts were used.
+#[derive(Debug)]
+pub enum NonceMemory {
+    /// This process alone, in memory. The secret is random and lives as long as it does: nonces of an earlier life are
+    /// stale.
+    Process(Secret),
+    /// All processes that have this cluster secret: a nonce of one is good at any other, and after a restart. None of
+    /// them remembers counts; whoever acts on a request uses its pair up in the commit of what it changes
+    /// ([`Verified::nonce_use`]).
+    Shared(Secret),
 }
 
 /// What of a request the digest speaks of.
@@ -54,20 +66,27 @@ pub struct Authenticator {
     algorithms: Vec<Algorithm>,
     lifetime: Duration,
     nonces: Nonces,
-    counts: Counts,
+    /// None: counts are used up by whoever acts on the request.
+    counts: Option<Counts>,
 }
 
 impl Authenticator {
-    /// A server with no memory of nonces. `secret` is random and lives as long as the process: nonces of an earlier
-    /// life are stale.
-    pub fn new(config: DigestConfig, secret: Zeroizing<[u8; 32]>) -> Self {
+    /// A server that has seen no nonce yet.
+    pub fn new(config: DigestConfig, memory: NonceMemory) -> Self {
+        let (nonces, counts) = match memory {
+            NonceMemory::Process(secret) => {
+                let counts = Counts::new(config.max_nonces, config.nonce_lifetime);
+                (Nonces::new(secret), Some(counts))
+            }
+            NonceMemory::Shared(secret) => (Nonces::of_cluster(secret.expose()), None),
+        };
         Self {
             realm: super::realm(&config.fqdn),
             fqdn: config.fqdn,
             algorithms: config.algorithms,
             lifetime: config.nonce_lifetime,
-            nonces: Nonces::new(secret),
-            counts: Counts::new(config.max_nonces, config.nonce_lifetime),
+            nonces,
+            counts,
         }
     }
 
@@ -76,9 +95,9 @@ impl Authenticator {
         &self.realm
     }
 
-    /// How many nonces are remembered, at most [`DigestConfig::max_nonces`].
+    /// How many nonces are remembered in memory, at most [`DigestConfig::max_nonces`].
     pub fn nonces_remembered(&self) -> usize {
-        self.counts.len()
+        self.counts.as_ref().map_or(0, Counts::len)
     }
 
     /// The values of the `WWW-Authenticate` lines of a 401: one for each algorithm, in order, all of one fresh nonce
@@ -110,7 +129,8 @@ impl Authenticator {
     /// computed and the same is answered then.
     ///
     /// # Errors
-    /// The sender is to blame; see [`Failure::status`]. A count is used up by success alone.
+    /// The sender is to blame; see [`Failure::status`]. A count is used up by success alone, and with
+    /// [`NonceMemory::Shared`] not even by that: see [`Verified::nonce_use`].
     pub fn check(
         &self,
         auth: &Authorization<'_>,
@@ -138,17 +158,17 @@ impl Authenticator {
         if !right {
             return Err(Failure::new(Reason::WrongResponse, "the response is wrong"));
         }
-        let nonce = nonce.ok_or(Failure::new(Reason::Stale, "the nonce is not of this process's life"))?;
+        let nonce = nonce.ok_or(Failure::new(Reason::Stale, "the nonce is not one of ours"))?;
         if now.since(nonce.issued) >= self.lifetime || nonce.issued > now + SKEW {
             return Err(Failure::new(Reason::Stale, "the nonce has expired"));
         }
-        match self.counts.take(nonce, auth.nc, now) {
-            Taken::Fresh => {}
-            Taken::Replayed => {
-                return Err(Failure::new(Reason::Replay, "the count was used before or is too old"));
+        let nonce_use = match &self.counts {
+            Some(counts) => {
+                counts.take(nonce, auth.nc, now)?;
+                None
             }
-            Taken::Forgotten => return Err(Failure::new(Reason::Stale, "the nonce may have been forgotten")),
-        }
+            None => Some(NonceUse { id: nonce.id, nc: auth.nc, issued: nonce.issued }),
+        };
         Ok(Verified {
             algorithm,
             qop: auth.qop,
@@ -158,6 +178,7 @@ impl Authenticator {
             cnonce: auth.cnonce.clone().into_owned(),
             uri: auth.uri.clone().into_owned(),
             wants_next_nonce: now.since(nonce.issued) >= self.lifetime * 3 / 4,
+            nonce_use,
         })
     }
 
@@ -222,6 +243,7 @@ pub struct Verified {
     cnonce: String,
     uri: String,
     wants_next_nonce: bool,
+    nonce_use: Option<NonceUse>,
 }
 
 impl Verified {
@@ -238,6 +260,12 @@ impl Verified {
     /// Whether the nonce has spent three quarters of its lifetime, so that the answer brings the next one.
     pub fn wants_next_nonce(&self) -> bool {
         self.wants_next_nonce
+    }
+
+    /// The pair that has to be used up before anything is done for the request, in the same commit; none when that has
+    /// happened already, which [`NonceMemory`] decides.
+    pub fn nonce_use(&self) -> Option<NonceUse> {
+        self.nonce_use
     }
 
     /// The value of `Authentication-Info` (RFC 7616 §3.5) for an answer with this body.

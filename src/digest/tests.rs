@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use digest_auth::{AuthContext, HttpMethod, WwwAuthenticateHeader};
 use proptest::prelude::*;
-use zeroize::Zeroizing;
 
 use super::client::{self, Challenge, ClientError, Outgoing};
 use super::*;
 use crate::id::BTid;
+use crate::secret::Secret;
 use crate::time::Timestamp;
 
 const LIFETIME: Duration = Duration::from_secs(300);
@@ -22,13 +22,22 @@ const REQUEST: RequestLine<'static> =
 const CNONCE: &str = "0a4f113b";
 
 fn server_with(secret: u8, algorithms: &[Algorithm]) -> Authenticator {
+    server_of(NonceMemory::Process(Secret::new(vec![secret; 32])), algorithms)
+}
+
+/// A node of the cluster with this secret.
+fn node(secret: u8) -> Authenticator {
+    server_of(NonceMemory::Shared(Secret::new(vec![secret; 32])), &[Algorithm::Sha256])
+}
+
+fn server_of(memory: NonceMemory, algorithms: &[Algorithm]) -> Authenticator {
     let config = DigestConfig {
         fqdn: "bmsc.example.com".to_owned(),
         algorithms: algorithms.to_vec(),
         nonce_lifetime: LIFETIME,
         max_nonces: 1024,
     };
-    Authenticator::new(config, Zeroizing::new([secret; 32]))
+    Authenticator::new(config, memory)
 }
 
 fn server() -> Authenticator {
@@ -301,6 +310,43 @@ fn a_nonce_of_an_earlier_life_or_of_nobody_is_stale() {
 }
 
 #[test]
+fn nodes_with_one_cluster_secret_accept_each_others_nonces_and_say_what_is_to_be_used_up() {
+    let challenge = challenge(&node(1), 1);
+    let sent = answer(&challenge, Qop::Auth, 5, b"");
+    let of = |server: &Authenticator| {
+        check(server, sent.header(), b"", START).map(|verified| verified.nonce_use().expect("a pair"))
+    };
+    let first = of(&node(1)).expect("authenticated");
+    assert_eq!((first.nc, first.issued), (5, START));
+    // A node does not remember it: what follows from a pair is decided where it is used up.
+    let other = node(1);
+    assert_eq!((of(&other), of(&other)), (Ok(first), Ok(first)), "the pair is the same at every node");
+    assert_eq!(other.nonces_remembered(), 0);
+    let another = answer(&self::challenge(&node(1), 2), Qop::Auth, 5, b"");
+    let another = check(&other, another.header(), b"", START).expect("authenticated").nonce_use();
+    assert_ne!(another.map(|used| used.id), Some(first.id), "each nonce has an id of its own");
+    let stale = ("stale", 401, true);
+    assert_eq!(outcome(check(&node(2), sent.header(), b"", START)), stale, "another cluster");
+    assert_eq!(outcome(check(&server(), sent.header(), b"", START)), stale, "no cluster");
+    assert_eq!(outcome(check(&node(1), sent.header(), b"", START + LIFETIME)), stale, "expired");
+}
+
+#[test]
+fn a_process_by_itself_leaves_no_pair_to_be_used_up() {
+    let server = server();
+    let sent = answer(&challenge(&server, 1), Qop::Auth, 1, b"");
+    assert_eq!(check(&server, sent.header(), b"", START).expect("authenticated").nonce_use(), None);
+    assert_eq!(outcome(check(&server, sent.header(), b"", START)), ("replay", 401, true));
+}
+
+#[test]
+fn pairs_that_a_ledger_refuses_are_answered_like_those_that_memory_refuses() {
+    let of = |refused: Refused| outcome(Err(refused.into()));
+    assert_eq!(of(Refused::Replayed), ("replay", 401, true));
+    assert_eq!(of(Refused::Forgotten), ("stale", 401, true));
+}
+
+#[test]
 fn the_next_nonce_is_offered_from_three_quarters_of_the_lifetime_and_works() {
     let server = server();
     let mut challenge = challenge(&server, 1);
@@ -369,7 +415,8 @@ fn nothing_secret_is_printed() {
     let server = server();
     let answer = answer(&challenge(&server, 1), Qop::Auth, 1, b"");
     let verified = check(&server, answer.header(), b"", START).expect("authenticated");
-    let printed = format!("{server:?} {verified:?}");
+    let memory = NonceMemory::Shared(Secret::new(vec![1; 32]));
+    let printed = format!("{server:?} {verified:?} {memory:?} {:?}", node(1));
     assert!(!printed.contains("[1, 1") && !printed.contains("165"), "{printed}");
 }
 

@@ -85,6 +85,8 @@ pub struct Settings {
     pub retain: Duration,
     /// Unsolicited LTKMs a second by UDP, at most; `None`: as fast as the socket takes them.
     pub udp_rate: Option<u32>,
+    /// How long a digest nonce is good: a terminal's older ones are forgotten when it uses another.
+    pub nonce_lifetime: Duration,
 }
 
 /// Decisions over the store; see the module.

@@ -1,9 +1,11 @@
 //! Terminals' requests: who may ask, and what it came to.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Engine, Recipient, failures};
 use crate::delivery::{Reason, Terminal};
+use crate::digest::{NonceUse, Refused};
 use crate::gba::Credential;
 use crate::id::{BTid, KeyDomainId, Method, MethodSet, MskId, ServiceId, SubscriberId};
 use crate::procedure::{self, Code, Outcome};
@@ -34,10 +36,16 @@ pub enum Served {
     NoMethod,
     /// The B-TID is gone or spent by now: 401 with a fresh challenge.
     Unauthorized,
+    /// Its nonce count was used before (`replay`), here or at another node, or its nonce may have been forgotten: 401
+    /// with a fresh challenge. Nothing has changed.
+    Stale {
+        /// Whether it is the count.
+        replay: bool,
+    },
 }
 
-/// A decision's result and what carrying it out needs.
-type Decided = Option<(Outcome, Recipient, Vec<Reason>)>;
+/// A decision's result and what carrying it out needs; or what is answered instead.
+type Decided = Result<(Outcome, Recipient, Vec<Reason>), Served>;
 
 impl Engine {
     /// Looks a digest user name up; `None` is a name that no B-TID can have. An unknown one costs the same
@@ -82,39 +90,38 @@ impl Engine {
         read.await.inspect_err(|_| self.metrics.store_failed())
     }
 
-    /// Carries out a registration of the authenticated terminal.
+    /// Carries out a registration of the authenticated terminal. `nonce` is used up in the same commit, whatever the
+    /// request comes to.
     ///
     /// # Errors
-    /// The store cannot be written: nothing is promised, nothing leaves.
+    /// The store cannot be written: nothing is promised, nothing leaves, the nonce count was not used.
     pub async fn register(
         &self,
         btid: &BTid,
         address: IpAddr,
         services: Vec<ServiceId>,
         declared: Option<Vec<u8>>,
+        nonce: Option<NonceUse>,
     ) -> Result<Served, StoreError> {
+        let lifetime = self.settings.nonce_lifetime;
         let decided = self
             .update(Scope::Terminal(btid.clone()), move |view, ctx| {
-                let Some((terminal, others, subscriber)) = acting(view, ctx.now) else {
-                    return Err(Served::Unauthorized);
-                };
+                use_up(view, nonce, lifetime, ctx.now)?;
+                let (terminal, others, subscriber) = acting(view, ctx.now).ok_or(Served::Unauthorized)?;
                 let entitled = &subscriber.services;
                 let declared = declared.as_deref();
                 match procedure::register(terminal, others, entitled, address, &services, declared, ctx) {
-                    Some(outcome) => Ok(decided(outcome, terminal, ctx.now)),
+                    Some(outcome) => decided(outcome, terminal, ctx.now),
                     None => Err(Served::NoMethod),
                 }
             })
             .await?;
-        if let Ok(Some((outcome, _, _))) = &decided
+        if let Ok((outcome, _, _)) = &decided
             && outcome.announced == Some(MethodSet::EMPTY.with(Method::Sms))
         {
             tracing::warn!(btid = %btid.logged(), "declares SMS alone, which brings no key: its deliveries will fail");
         }
-        match decided {
-            Ok(decided) => self.carry_out(decided),
-            Err(refused) => Ok(refused),
-        }
+        self.carry_out(decided)
     }
 
     /// Carries out a deregistration of the authenticated terminal.
@@ -126,10 +133,13 @@ impl Engine {
         btid: &BTid,
         address: IpAddr,
         services: Vec<ServiceId>,
+        nonce: Option<NonceUse>,
     ) -> Result<Served, StoreError> {
+        let lifetime = self.settings.nonce_lifetime;
         let decided = self
             .update(Scope::Terminal(btid.clone()), move |view, ctx| {
-                let (terminal, _, _) = acting(view, ctx.now)?;
+                use_up(view, nonce, lifetime, ctx.now)?;
+                let (terminal, _, _) = acting(view, ctx.now).ok_or(Served::Unauthorized)?;
                 let outcome = procedure::deregister(terminal, address, &services, ctx);
                 decided(outcome, terminal, ctx.now)
             })
@@ -146,10 +156,13 @@ impl Engine {
         btid: &BTid,
         address: IpAddr,
         keys: Vec<(KeyDomainId, MskId)>,
+        nonce: Option<NonceUse>,
     ) -> Result<Served, StoreError> {
+        let lifetime = self.settings.nonce_lifetime;
         let decided = self
             .update(Scope::Terminal(btid.clone()), move |view, ctx| {
-                let (terminal, _, _) = acting(view, ctx.now)?;
+                use_up(view, nonce, lifetime, ctx.now)?;
+                let (terminal, _, _) = acting(view, ctx.now).ok_or(Served::Unauthorized)?;
                 let outcome = procedure::msk_request(terminal, address, &keys, ctx);
                 decided(outcome, terminal, ctx.now)
             })
@@ -157,9 +170,27 @@ impl Engine {
         self.carry_out(decided)
     }
 
+    /// Uses up the nonce count of a request that is refused before it gets here, so that nobody can send other content
+    /// under its digest. The inner error: the count was used before, and that is the answer.
+    ///
+    /// # Errors
+    /// See [`Engine::register`].
+    pub async fn use_nonce(&self, btid: &BTid, nonce: NonceUse) -> Result<Result<(), Refused>, StoreError> {
+        let lifetime = self.settings.nonce_lifetime;
+        self.update(Scope::Terminal(btid.clone()), move |view, ctx| {
+            // A terminal that is gone has no use for it.
+            let terminal = view.terminals.first_mut();
+            terminal.map_or(Ok(()), |terminal| terminal.nonces.use_up(nonce, lifetime, ctx.now))
+        })
+        .await
+    }
+
     /// After the commit: makes what rides in the answer, and sends what leaves by UDP.
     fn carry_out(&self, decided: Decided) -> Result<Served, StoreError> {
-        let Some((outcome, recipient, failed)) = decided else { return Ok(Served::Unauthorized) };
+        let (outcome, recipient, failed) = match decided {
+            Ok(decided) => decided,
+            Err(served) => return Ok(served),
+        };
         for reason in failed {
             self.metrics.failed(reason, 1);
         }
@@ -182,6 +213,19 @@ impl Engine {
     }
 }
 
+/// Uses up the pair that the acting terminal's request came with. What is decided afterwards is committed with it, also
+/// when it is a refusal.
+fn use_up(
+    view: &mut View,
+    nonce: Option<NonceUse>,
+    lifetime: Duration,
+    now: Timestamp,
+) -> Result<(), Served> {
+    let (Some(nonce), Some(terminal)) = (nonce, view.terminals.first_mut()) else { return Ok(()) };
+    let used = terminal.nonces.use_up(nonce, lifetime, now);
+    used.map_err(|refused| Served::Stale { replay: refused == Refused::Replayed })
+}
+
 /// The acting terminal, its subscriber's other terminals and the subscriber, if it still may act.
 fn acting(view: &mut View, now: Timestamp) -> Option<(&mut Terminal, &mut [Terminal], Subscriber)> {
     let (terminal, others) = view.terminals.split_first_mut()?;
@@ -193,8 +237,8 @@ fn acting(view: &mut View, now: Timestamp) -> Option<(&mut Terminal, &mut [Termi
 }
 
 fn decided(outcome: Outcome, terminal: &Terminal, now: Timestamp) -> Decided {
-    let recipient = recipient(terminal)?;
-    Some((outcome, recipient, failures(&terminal.deliveries, now)))
+    let recipient = recipient(terminal).ok_or(Served::Unauthorized)?;
+    Ok((outcome, recipient, failures(&terminal.deliveries, now)))
 }
 
 /// Who a terminal's LTKMs are for and where they go. A terminal that never registered gets none, so its

@@ -135,7 +135,7 @@ metrics! {
         DIGEST_FAILURES = Kind::Counter, "ltkmd_digest_failures_total", [DIGEST_REASON],
             "Requests that did not authenticate, each terminal's first one (missing) among them";
         DIGEST_NONCES = Kind::Gauge, "ltkmd_digest_nonces", [],
-            "Nonces whose counts are remembered";
+            "Nonces whose counts are remembered in memory: none in a cluster, whose store has them";
         TLS_CERTIFICATE_EXPIRES = Kind::Gauge, "ltkmd_tls_certificate_expires_timestamp_seconds", [],
             "When the first certificate of http.tls.certificate ends; 0 without TLS";
     }

@@ -1,6 +1,7 @@
 //! Records as octets: compact, each with a version octet, equal octets for equal values.
 
 mod holders;
+mod nonces;
 
 pub(crate) use holders::{put_holders, read_holders};
 
@@ -12,6 +13,7 @@ use super::{Job, JobKind, JobState, Members, Subscriber};
 use crate::delivery::{
     Delivery, Kind, MessageId, Reason, ReceiptState, Registration, SmsLedger, SmsLeg, State, Terminal,
 };
+use crate::digest::NonceLedger;
 use crate::gba::{Credential, GbaType};
 use crate::id::{
     BTid, JobId, KeyDomainId, Method, MethodSet, Msisdn, ServiceId, ServiceNo, SubscriberId, TerminalKey,
@@ -33,14 +35,18 @@ fn method(octet: u8) -> Read<Method> {
     Method::from_type(octet).ok_or(Damaged)
 }
 
-/// Version octet of the state of a terminal that was sent short messages: its ledger follows. Most never are.
-const WITH_LEDGER: u8 = 2;
+/// Flags that are added to the version octet of a terminal's state. It was sent short messages: its ledger follows. Most
+/// never are.
+const WITH_LEDGER: u8 = 1;
+/// It has nonces in use: they follow. Only where several daemons share a store.
+const WITH_NONCES: u8 = 2;
 
 /// What changes with every request and every fan-out: counter, registration, deliveries. It outlives the
 /// credential.
 pub(crate) fn put_state(out: &mut Vec<u8>, t: &Terminal) {
-    let ledger = t.ledger != SmsLedger::default();
-    out.push(if ledger { WITH_LEDGER } else { VERSION });
+    let flag = |present: bool, flag: u8| if present { flag } else { 0 };
+    let (ledger, nonces) = (t.ledger != SmsLedger::default(), !t.nonces.is_empty());
+    out.push(VERSION + flag(ledger, WITH_LEDGER) + flag(nonces, WITH_NONCES));
     put_varint(out, t.next_t);
     put_option(out, t.registration.as_ref(), put_registration);
     put_varint(out, t.deliveries.len() as u64);
@@ -52,12 +58,19 @@ pub(crate) fn put_state(out: &mut Vec<u8>, t: &Terminal) {
         put_near(out, t.ledger.since.0, t.ledger.last.0);
         put_varint(out, u64::from(t.ledger.count));
     }
+    if nonces {
+        nonces::put_nonces(out, &t.nonces);
+    }
 }
 
 /// Reads [`put_state`] into a terminal without a credential.
 pub(crate) fn read_state(key: TerminalKey, octets: &[u8]) -> Read<Terminal> {
-    let has_ledger = octets.first() == Some(&WITH_LEDGER);
-    let mut r = Reader::new(octets, if has_ledger { WITH_LEDGER } else { VERSION })?;
+    let version = octets.first().copied().ok_or(Damaged)?;
+    let flags = version.checked_sub(VERSION).ok_or(Damaged)?;
+    if flags & !(WITH_LEDGER | WITH_NONCES) != 0 {
+        return Err(Damaged);
+    }
+    let mut r = Reader::new(octets, version)?;
     let next_t = r.varint()?;
     let registration = r.option(read_registration)?;
     let n = r.count(8)?;
@@ -67,7 +80,7 @@ pub(crate) fn read_state(key: TerminalKey, octets: &[u8]) -> Read<Terminal> {
         deliveries.push(read_delivery(&mut r)?);
     }
     let mut ledger = SmsLedger::default();
-    if has_ledger {
+    if flags & WITH_LEDGER != 0 {
         ledger.since = Timestamp(r.varint()?);
         ledger.last = Timestamp(r.near(ledger.since.0)?);
         ledger.count = r.number()?;
@@ -75,8 +88,9 @@ pub(crate) fn read_state(key: TerminalKey, octets: &[u8]) -> Read<Terminal> {
             return Err(Damaged);
         }
     }
+    let nonces = if flags & WITH_NONCES != 0 { nonces::read_nonces(&mut r)? } else { NonceLedger::default() };
     r.end()?;
-    Ok(Terminal { key, credential: None, registration, next_t, deliveries, ledger })
+    Ok(Terminal { key, credential: None, registration, next_t, deliveries, ledger, nonces })
 }
 
 fn put_registration(out: &mut Vec<u8>, r: &Registration) {

@@ -62,6 +62,8 @@ fn world(dir: &Path) -> EmbeddedStore {
             // Some of them hold the second key.
             if n < 3 {
                 t.answered(98, NOW);
+            } else {
+                use_nonces(t);
             }
             t.next_t = 100 + n as u64;
         });
@@ -95,6 +97,7 @@ fn what_is_restored_is_what_was_there_with_every_t_ahead() {
             run(store.subscriber(&impi(n))).expect("works")
         );
     }
+    assert_eq!(run(terminal(&other, 4)).nonces.len(), 2, "nonces in use are in it too");
     assert_eq!(other.counts(), store.counts());
     for number in 0..4 {
         let (is, was) = (other.holders(ServiceNo(1), number), store.holders(ServiceNo(1), number));

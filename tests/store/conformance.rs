@@ -71,16 +71,19 @@ pub(crate) fn what_was_written_survives_reopening<F: Factory>() {
             let t = &mut view.terminals[0];
             t.next_t = 7;
             t.deliveries.push(sent(1, 1, 6, None));
+            use_nonces(t);
         })
         .await
         .unwrap();
+        // Nothing else is known of this one.
+        update(&store, Scope::Terminal(btid(1)), |view| use_nonces(&mut view.terminals[0])).await.unwrap();
         let before = all(&store, 5).await;
         store.close().await.unwrap();
         before
     });
     let store = place.open();
     assert_eq!(before.len(), 5);
-    assert_eq!(before[3].next_t, 7);
+    assert_eq!((before[3].next_t, before[3].nonces.len(), before[1].nonces.len()), (7, 2, 2));
     assert_eq!(run(all(&store, 5)), before);
 }
 

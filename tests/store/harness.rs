@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ltkmd::delivery::{Delivery, Entropy, Kind, Registration, Rules, SmsAlone, Terminal};
+use ltkmd::digest::NonceUse;
 use ltkmd::gba::{Credential, GbaType};
 use ltkmd::id::{
     BTid, JobId, KeyDomainId, Method, MethodSet, Msisdn, ServiceId, ServiceNo, SubscriberId, TerminalKey,
@@ -167,6 +168,14 @@ pub(crate) async fn register(store: &impl Store, n: usize, services: &'static [u
     })
     .await
     .expect("registered");
+}
+
+/// Notes two nonces in a terminal's record, as several daemons over one store do.
+pub(crate) fn use_nonces(terminal: &mut Terminal) {
+    for (id, nc) in [(1, 1), (2, 7), (1, 3)] {
+        let used = NonceUse { id, nc, issued: NOW };
+        assert_eq!(terminal.nonces.use_up(used, Duration::from_secs(300), NOW), Ok(()));
+    }
 }
 
 /// One terminal as it is.

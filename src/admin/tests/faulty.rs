@@ -11,14 +11,17 @@ use crate::store::{
 };
 use crate::time::Timestamp;
 
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     inner: EmbeddedStore,
-    pub(super) fault: Mutex<Option<StoreError>>,
+    /// How everything fails.
+    pub(crate) fault: Mutex<Option<StoreError>>,
+    /// How updates fail while the rest works.
+    pub(crate) update_fault: Mutex<Option<StoreError>>,
 }
 
 impl Faulty {
-    pub(super) fn new(inner: EmbeddedStore) -> Self {
-        Self { inner, fault: Mutex::new(None) }
+    pub(crate) fn new(inner: EmbeddedStore) -> Self {
+        Self { inner, fault: Mutex::new(None), update_fault: Mutex::new(None) }
     }
 
     fn or_fail<'a, T: Send + 'a>(&'a self, works: StoreFuture<'a, T>) -> StoreFuture<'a, T> {
@@ -52,7 +55,8 @@ impl Store for Faulty {
         self.or_fail(self.inner.subscriber(id))
     }
     fn update(&self, scope: Scope, decide: Decide) -> StoreFuture<'_, ()> {
-        match self.fault.lock().expect("no panic").clone() {
+        let fault = self.fault.lock().expect("no panic").clone();
+        match fault.or_else(|| self.update_fault.lock().expect("no panic").clone()) {
             Some(error) => Box::pin(async { Err(error) }),
             None => self.inner.update(scope, decide),
         }

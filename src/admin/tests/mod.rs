@@ -4,7 +4,7 @@
 mod audit;
 mod backup;
 mod calls;
-mod faulty;
+pub(crate) mod faulty;
 mod jobs;
 mod schema;
 mod status;
@@ -116,6 +116,7 @@ impl World {
             identity: Identity { fqdn: "bmsc.example.com".to_owned(), id_type: mikey::IdType::NAI },
             retain: Duration::from_secs(24 * 3600),
             udp_rate: None,
+            nonce_lifetime: Duration::from_secs(300),
         };
         let engine = Engine::new(store.clone(), settings, Arc::new(Metrics::new()), Arc::new(Nowhere));
         let engine = Arc::new(engine.await.expect("an engine"));
@@ -218,7 +219,10 @@ impl World {
         let btid = BTid::new(BTID).expect("a B-TID");
         let services = vec![ServiceId::new(SERVICE_ID).expect("an id")];
         let address = Ipv4Addr::new(192, 0, 2, 1).into();
-        self.engine.register(&btid, address, services, Some(types.to_vec())).await.expect("the store works");
+        self.engine
+            .register(&btid, address, services, Some(types.to_vec()), None)
+            .await
+            .expect("the store works");
     }
 
     /// From now on the store fails like this.

@@ -407,7 +407,7 @@ fn services(t: &Terminal) -> &[ServiceNo] {
 
 /// Whether a terminal without a record needs none: nothing was sent to it, nothing is known of it.
 fn is_blank(t: &Terminal, first_t: u64) -> bool {
-    t.next_t == first_t && t.registration.is_none() && t.deliveries.is_empty()
+    t.next_t == first_t && t.registration.is_none() && t.deliveries.is_empty() && t.nonces.is_empty()
 }
 
 /// The counters as they are on disk.

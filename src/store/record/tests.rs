@@ -8,6 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
+use crate::digest::NonceUse;
 use crate::keys::{Srtp, SrtpPolicy, SrtpStream};
 
 fn time() -> impl Strategy<Value = Timestamp> {
@@ -83,18 +84,36 @@ fn deliveries() -> impl Strategy<Value = Delivery> {
     )
 }
 
+/// What uses left behind: of up to 12 nonces, at moments that do not always move on.
+fn nonces() -> impl Strategy<Value = NonceLedger> {
+    let use_ = (0u64..12, 1u32..100, 0u64..400);
+    (time(), any::<u64>(), vec(use_, 0..40)).prop_map(|(began, salt, uses)| {
+        let mut ledger = NonceLedger::default();
+        for (n, nc, second) in uses {
+            let id = u128::from(salt ^ n) << 64 | u128::from(n.wrapping_mul(salt));
+            let used = NonceUse { id, nc, issued: Timestamp(began.0.saturating_add(n * 20_000)) };
+            let now = Timestamp(began.0.saturating_add(second * 1000));
+            // A pair that is refused leaves it as it was.
+            let _ = ledger.use_up(used, Duration::from_secs(300), now);
+        }
+        ledger
+    })
+}
+
 fn terminals() -> impl Strategy<Value = Terminal> {
     let ledger = (time(), time(), any::<u16>());
     let ledger = ledger.prop_map(|(last, since, count)| SmsLedger { last, since, count });
     let ledger = prop_oneof![Just(SmsLedger::default()), ledger];
-    (key(), option::of(registrations()), any::<u64>(), vec(deliveries(), 0..5), ledger).prop_map(
-        |(key, registration, next_t, deliveries, ledger)| Terminal {
+    let nonces = prop_oneof![Just(NonceLedger::default()), nonces()];
+    (key(), option::of(registrations()), any::<u64>(), vec(deliveries(), 0..5), ledger, nonces).prop_map(
+        |(key, registration, next_t, deliveries, ledger, nonces)| Terminal {
             key,
             credential: None,
             registration,
             next_t,
             deliveries,
             ledger,
+            nonces,
         },
     )
 }
@@ -298,7 +317,8 @@ proptest! {
     #[test]
     fn no_octets_make_reading_panic(octets in vec(any::<u8>(), 0..200)) {
         let versioned = [&[VERSION], &octets[..]].concat();
-        for o in [&octets, &versioned] {
+        let with_nonces = [&[VERSION + WITH_NONCES, 0, 0, 0], &octets[..]].concat();
+        for o in [&octets, &versioned, &with_nonces] {
             let _ = read_state(TerminalKey::MIN, o);
             let _ = read_credential(o);
             let _ = read_subscriber(&id(), o);
@@ -307,6 +327,40 @@ proptest! {
             let _ = read_key(o);
             let _ = read_totals(o);
         }
+    }
+}
+
+/// As they were written before there were nonces in records.
+#[test]
+fn records_without_nonces_are_octet_by_octet_what_they_always_were() {
+    let plain = Terminal { next_t: 300, ..Terminal::new(TerminalKey::MIN) };
+    let ledger = SmsLedger { last: Timestamp(9), since: Timestamp(7), count: 3 };
+    let with_ledger = Terminal { ledger, ..plain.clone() };
+    for (terminal, octets) in
+        [(plain, &[1u8, 0xAC, 2, 0, 0][..]), (with_ledger, &[2, 0xAC, 2, 0, 0, 7, 4, 3])]
+    {
+        assert_eq!(octets_of(&terminal, put_state), octets);
+        assert_eq!(read_state(TerminalKey::MIN, octets), Ok(terminal));
+    }
+}
+
+#[test]
+fn nonces_follow_in_records_of_their_own_versions_and_take_little_room() {
+    let mut terminal = Terminal::new(TerminalKey::MIN);
+    let issued = Timestamp(1_800_000_000_000);
+    let used = NonceUse { id: 5, nc: 1, issued };
+    terminal.nonces.use_up(used, Duration::from_secs(300), issued).expect("fresh");
+    let octets = octets_of(&terminal, put_state);
+    assert_eq!(octets[0], 3);
+    assert_eq!(read_state(TerminalKey::MIN, &octets), Ok(terminal.clone()));
+    assert!(octets.len() <= 4 + 26, "{} octets", octets.len());
+    terminal.ledger.note(issued);
+    let octets = octets_of(&terminal, put_state);
+    assert_eq!(octets[0], 4);
+    assert_eq!(read_state(TerminalKey::MIN, &octets), Ok(terminal));
+    for version in [0, 5, 6, 255] {
+        let other = [&[version], &octets[1..]].concat();
+        assert_eq!(read_state(TerminalKey::MIN, &other), Err(Damaged), "version {version}");
     }
 }
 

@@ -6,6 +6,8 @@ mod limits;
 mod listener;
 mod prefixed;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use limits::Limits;
 pub use listener::{HttpListener, bind, refuse_for};

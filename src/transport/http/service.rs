@@ -19,7 +19,7 @@ use super::answer::Answer;
 use super::forwarded;
 use super::limits::Limits;
 use super::prefixed::MAX_LINE;
-use crate::digest::{Authenticator, Authorization, Failure, RequestLine, Verified};
+use crate::digest::{Authenticator, Authorization, Failure, NonceUse, RequestLine, Verified};
 use crate::document::{
     self, BodyForm, ContainerChildren, DeregistrationResponse, MskResponse, RegistrationResponse,
     ResponseCode, ResponseItem, Style, media_type,
@@ -138,10 +138,10 @@ impl Service {
         };
         tracing::Span::current().record("btid", tracing::field::display(btid.logged()));
         let address = self.terminal_address(peer, &head.headers);
-        let carried = self.carry_out(procedure, &btid, address, &body);
+        let carried = self.carry_out(procedure, &btid, address, &body, verified.nonce_use());
         let answer = match tokio::time::timeout(limits.request_timeout, carried).await {
-            Ok(Ok(Some(answer))) => answer,
-            Ok(Ok(None)) => return self.challenge(&Failure::expired()),
+            Ok(Ok(Ok(answer))) => answer,
+            Ok(Ok(Err(failure))) => return self.challenge(&failure),
             Ok(Err(Refused { answer, .. })) => {
                 let line = String::from_utf8_lossy(answer.body()).trim_end().to_owned();
                 tracing::info!(status = answer.status().as_u16(), line, "request refused");
@@ -234,6 +234,7 @@ impl Service {
         let checked = self.authenticator.check(&authorization, &line, body, mrk, self.engine.now());
         Ok(match (checked, btid, known) {
             (Ok(verified), Some(btid), Some(known)) if known.usable => Ok((btid, verified)),
+            // Nothing is done for it: in a cluster its count is not used up.
             (Ok(_), _, _) => Err(Failure::expired()),
             (Err(failure), _, _) => Err(failure),
         })
@@ -254,43 +255,55 @@ impl Service {
         Ok(answer.challenging(&challenges))
     }
 
-    /// Reads the document and carries it out. `None`: the B-TID has ended meanwhile.
+    /// Reads the document and carries it out. The inner error: the B-TID has ended meanwhile, or the nonce count was used
+    /// before.
     async fn carry_out(
         &self,
         procedure: Procedure,
         btid: &BTid,
         address: IpAddr,
         body: &[u8],
-    ) -> Result<Option<Answer>, Refused> {
+        nonce: Option<NonceUse>,
+    ) -> Result<Result<Answer, Failure>, Refused> {
         let max_items = self.max_items.load(std::sync::atomic::Ordering::Relaxed);
         let limits = document::Limits { max_octets: body.len(), max_items };
-        let (request, form) = document::Request::read(procedure, body, &limits).map_err(|error| {
-            let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-            Refused::new(status, &format!("The document is refused: {error}."))
-        })?;
+        let (request, form) = match document::Request::read(procedure, body, &limits) {
+            Ok(read) => read,
+            Err(error) => {
+                if let Some(nonce) = nonce {
+                    let used = self.engine.use_nonce(btid, nonce).await;
+                    if let Err(refused) = used.map_err(|error| unavailable(&error))? {
+                        return Ok(Err(refused.into()));
+                    }
+                }
+                let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+                return Err(Refused::new(status, &format!("The document is refused: {error}.")));
+            }
+        };
         let served = match &request {
             document::Request::Register(r) => {
-                self.engine.register(btid, address, r.services.clone(), r.ltkm_delivery.clone()).await
+                self.engine.register(btid, address, r.services.clone(), r.ltkm_delivery.clone(), nonce).await
             }
             document::Request::Deregister(r) => {
-                self.engine.deregister(btid, address, r.services.clone()).await
+                self.engine.deregister(btid, address, r.services.clone(), nonce).await
             }
             document::Request::Msk(r) => {
                 let keys = r.items.iter().map(|item| (item.key_domain, item.msk_id)).collect();
-                self.engine.msk_request(btid, address, keys).await
+                self.engine.msk_request(btid, address, keys, nonce).await
             }
         };
         match served.map_err(|error| unavailable(&error))? {
             Served::Items { items, announced } => {
                 let methods = announced.map(|set| set.iter().collect());
                 let body = self.write(request, items, methods, form);
-                Ok(Some(Answer::document(media_type::of_response(procedure), body)))
+                Ok(Ok(Answer::document(media_type::of_response(procedure), body)))
             }
             Served::NoMethod => {
                 let line = "None of the LTKM delivery methods that the terminal supports is supported here.";
-                Ok(Some(Answer::text(StatusCode::FORBIDDEN, line)))
+                Ok(Ok(Answer::text(StatusCode::FORBIDDEN, line)))
             }
-            Served::Unauthorized => Ok(None),
+            Served::Unauthorized => Ok(Err(Failure::expired())),
+            Served::Stale { replay } => Ok(Err(Failure::stale(replay))),
         }
     }
 
