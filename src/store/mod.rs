@@ -12,6 +12,7 @@ mod embedded;
 mod held;
 mod messages;
 mod msk;
+pub mod postgres;
 mod queues;
 mod record;
 mod seal;
