@@ -1,6 +1,7 @@
 //! Points in time as values: nothing below the drivers reads a clock.
 
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -12,14 +13,29 @@ const NTP_OFFSET: u64 = 2_208_988_800;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(pub u64);
 
+/// Milliseconds by which the clock that counts is ahead of this machine's.
+static OFFSET: AtomicI64 = AtomicI64::new(0);
+
+/// How many milliseconds the clock that counts is ahead of this machine's; 0 where this machine's counts.
+pub fn offset() -> i64 {
+    OFFSET.load(Ordering::Relaxed)
+}
+
+/// From now on [`Timestamp::now`] gives the time of a clock that is so many milliseconds ahead of this machine's: the
+/// one of the database that several daemons share, so that they agree on when something is due.
+pub(crate) fn set_offset(millis: i64) {
+    OFFSET.store(millis, Ordering::Relaxed);
+}
+
 impl Timestamp {
     /// The latest point that RFC 3339 can write, 9999-12-31T23:59:59.999Z.
     pub const MAX: Self = Self(253_402_300_799_999);
 
-    /// Reads the system's clock. For drivers alone.
+    /// Reads the system's clock, corrected to the one that counts ([`set_offset`]). For drivers alone.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_millis()).unwrap_or(Self::MAX.0))
+        let here = u64::try_from(since.as_millis()).unwrap_or(Self::MAX.0);
+        Self(here.saturating_add_signed(offset()))
     }
 
     /// Whole seconds since the Unix epoch.

@@ -16,6 +16,8 @@ mod harness;
 mod histories;
 #[path = "store/jobs.rs"]
 mod jobs;
+#[path = "store/postgres.rs"]
+mod postgres;
 
 use harness::Factory;
 use ltkmd::store::EmbeddedStore;
@@ -35,4 +37,5 @@ impl Factory for Embedded {
     }
 }
 
-conformance_tests!(super::Embedded);
+conformance_tests!(embedded_conformance: super::Embedded);
+conformance_tests!(postgres_conformance: super::postgres::Pg);

@@ -82,8 +82,8 @@ pub(super) struct StoreHealth {
     last_commit: Option<Timestamp>,
     /// What it takes of its disk, in octets.
     taken: u64,
-    /// What is free there, in octets.
-    free: u64,
+    /// What is free there, in octets; `null`: the store cannot tell.
+    free: Option<u64>,
 }
 
 /// A service's current key and who holds it.

@@ -44,6 +44,6 @@ pub struct DiskGauges {
     pub taken: u64,
     /// What its journals take.
     pub journals: u64,
-    /// What is free.
-    pub free: u64,
+    /// What is free; `None`: nobody can tell.
+    pub free: Option<u64>,
 }

@@ -22,8 +22,8 @@ pub struct Glance {
     pub store_last_commit: Option<Timestamp>,
     /// What the store takes of its disk, in octets.
     pub store_taken: u64,
-    /// What is free on its disk, in octets.
-    pub store_free: u64,
+    /// What is free on its disk, in octets; `None`: nobody can tell.
+    pub store_free: Option<u64>,
 }
 
 impl Metrics {
@@ -40,7 +40,7 @@ impl Metrics {
             store_errors: self.store_errors.get(),
             store_last_commit: (last > 0).then_some(Timestamp(last)),
             store_taken: whole(&self.store_disk),
-            store_free: whole(&self.store_free),
+            store_free: Some(self.store_free.get()).filter(|free| !free.is_nan()).map(|free| free as u64),
         }
     }
 

@@ -410,7 +410,7 @@ impl Metrics {
     pub fn store_disk(&self, disk: DiskGauges) {
         self.store_disk.set(disk.taken as f64);
         self.store_journal.set(disk.journals as f64);
-        self.store_free.set(disk.free as f64);
+        self.store_free.set(disk.free.map_or(f64::NAN, |free| free as f64));
     }
 
     /// Durable commits took so many seconds each, the last of them a moment before `now`.

@@ -12,13 +12,14 @@ mod embedded;
 mod held;
 mod messages;
 mod msk;
-pub mod postgres;
+mod postgres;
 mod queues;
 mod record;
 mod seal;
 mod tally;
 
 pub use embedded::{EmbeddedStore, Phase, RestoreError, RestoreOptions, Restored, restore};
+pub use postgres::{PgHost, PgSettings, PgStore, PgUrl, TlsMode, UrlFault};
 pub use seal::{SealError, Sealer};
 
 use std::collections::BTreeMap;
@@ -327,6 +328,22 @@ pub struct DeliveryFilter {
     pub terminal: Option<BTid>,
 }
 
+impl TerminalFilter {
+    /// Whether a terminal passes: it is registered, and as the filter asks.
+    fn lists(&self, terminal: &Terminal) -> bool {
+        let Some(r) = terminal.registration.as_ref().filter(|r| !r.services.is_empty()) else { return false };
+        let by_service = self.service.is_none_or(|no| r.services.contains(&no));
+        by_service && (self.methods.is_empty() || !r.set.intersection(self.methods).is_empty())
+    }
+}
+
+impl DeliveryFilter {
+    /// Whether a delivery passes; whose it is has been looked at.
+    fn lists(&self, d: &Delivery) -> bool {
+        self.state.is_none_or(|state| state == d.state) && self.service.is_none_or(|no| no == d.service)
+    }
+}
+
 /// What a terminal is due for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
@@ -343,8 +360,8 @@ pub struct DiskUse {
     pub taken: u64,
     /// What its journals take.
     pub journals: u64,
-    /// What is free on the file system.
-    pub free: u64,
+    /// What is free on the file system; `None`: the store cannot tell.
+    pub free: Option<u64>,
 }
 
 /// Where a list goes on: the terminal's key and the place within its deliveries.

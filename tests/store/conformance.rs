@@ -17,8 +17,8 @@ use super::harness::*;
 /// Makes one test of each promise for an engine.
 #[macro_export]
 macro_rules! conformance_tests {
-    ($factory:ty) => {
-        $crate::conformance_tests!(@ $factory,
+    ($engine:ident: $factory:ty) => {
+        $crate::conformance_tests!(@ $engine $factory,
             what_was_written_survives_reopening,
             an_unknown_b_tid_gives_an_empty_view_and_no_terminal,
             a_terminal_that_is_named_twice_comes_once,
@@ -48,8 +48,8 @@ macro_rules! conformance_tests {
             open_jobs_are_found_behind_any_number_of_newer_ones
         );
     };
-    (@ $factory:ty, $($name:ident),+; $($job:ident),+) => {
-        mod embedded_conformance {
+    (@ $engine:ident $factory:ty, $($name:ident),+; $($job:ident),+) => {
+        mod $engine {
             $(#[test] fn $name() { $crate::conformance::$name::<$factory>() })+
             $(#[test] fn $job() { $crate::jobs::$job::<$factory>() })+
             #[test]
@@ -547,6 +547,7 @@ pub(crate) fn members_are_counted_by_method_and_service<F: Factory>() {
             .unwrap();
             update(&store, Scope::Terminal(btid(2)), |v| v.terminals[0].registration = None).await.unwrap();
         });
+        run(store.refresh()).unwrap();
         let counts = store.counts();
         let both = Members { udp: 2, http: 1, sms: 0, total: 2 };
         let one = Members { udp: 1, http: 1, sms: 0, total: 1 };
@@ -563,11 +564,13 @@ pub(crate) fn an_unchanged_view_changes_nothing<F: Factory>() {
     run(async {
         provision(&store, 0..3, 1).await;
         register(&store, 0, &[1]).await;
+        store.refresh().await.unwrap();
         let before = (all(&store, 3).await, store.counts());
         update(&store, Scope::Credentials(vec![btid(0), btid(1), btid(0)], vec![impi(0)]), |_| ())
             .await
             .unwrap();
         update(&store, Scope::Subscribers(vec![impi(2)]), |_| ()).await.unwrap();
+        store.refresh().await.unwrap();
         assert_eq!((all(&store, 3).await, store.counts()), before);
         // Two slots of one terminal: the one that is changed counts, the other does not undo it.
         update(&store, Scope::Credentials(vec![btid(0), btid(0)], vec![]), |v| v.terminals[0].next_t = 5)

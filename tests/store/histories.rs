@@ -215,6 +215,7 @@ async fn history<F: Factory>(place: &F, steps: &[Step]) {
                 store = place.open();
             }
         }
+        store.refresh().await.unwrap();
         let counted = store.counts();
         let (recounted, holders) = recount(&store, &[false; TERMINALS]).await;
         assert_eq!(counted, recounted, "after {step:?}");

@@ -32,7 +32,7 @@ function cards(o) {
   const smsc = !sms.enabled ? "off" : sms.up ? "bound" : "not bound";
   const turns = sms.enabled ? `${number(sms.in_flight)} in flight, ${number(sms.turns)} turns awaited` : "SMS is not among the methods";
   return [
-    card("Store", store.up ? "works" : "does not write", `${commit}${octets(store.taken)} on disk, ${octets(store.free)} free, ${number(store.errors)} errors`, !store.up),
+    card("Store", store.up ? "works" : "does not write", `${commit}${octets(store.taken)} on disk, ${store.free === null ? "" : `${octets(store.free)} free, `}${number(store.errors)} errors`, !store.up),
     card("Short message centre", smsc, turns, sms.enabled && !sms.up),
     card("Registrations", number(r.total), `UDP ${number(r.udp)}, HTTP ${number(r.http)}, SMS ${number(r.sms)} in their sets`),
     card("Open deliveries", number(all), `${number(open.queued)} queued, ${number(open.sent)} sent, ${number(open.awaiting_pull)} wait for a pull`),

@@ -63,20 +63,13 @@ pub(super) fn registered(
         for (key, mut raw) in page {
             let terminal =
                 Raw { credential: None, state: raw.state.clone() }.terminal(key, spaces.first_t)?;
-            if found.len() < limit && is_listed(&terminal, filter) {
+            if found.len() < limit && filter.lists(&terminal) {
                 raw.credential = spaces.credential.get(key.0).map_err(unavailable)?;
                 found.push(raw.terminal(key, spaces.first_t)?);
             }
         }
     }
     Ok(found)
-}
-
-fn is_listed(terminal: &Terminal, filter: &TerminalFilter) -> bool {
-    let Some(r) = terminal.registration.as_ref().filter(|r| !r.services.is_empty()) else { return false };
-    let by_service = filter.service.is_none_or(|no| r.services.contains(&no));
-    let by_method = filter.methods.is_empty() || !r.set.intersection(filter.methods).is_empty();
-    by_service && by_method
 }
 
 /// Deliveries behind `after`. Those of a terminal without a credential have no B-TID and are left out.
@@ -121,9 +114,7 @@ fn matching(
     let mut btid: Option<BTid> = None;
     for (place, d) in (0u32..).zip(terminal.deliveries) {
         let cursor = (key, place);
-        let passes = filter.state.is_none_or(|s| s == d.state)
-            && filter.service.is_none_or(|s| s == d.service)
-            && after.is_none_or(|a| a < cursor);
+        let passes = filter.lists(&d) && after.is_none_or(|a| a < cursor);
         if found.len() == limit || !passes {
             continue;
         }

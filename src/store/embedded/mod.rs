@@ -274,7 +274,7 @@ impl Store for EmbeddedStore {
             Ok(DiskUse {
                 taken: spaces.db.disk_space().map_err(spaces::unavailable)?,
                 journals: spaces.db.journal_disk_space().map_err(spaces::unavailable)?,
-                free: shared.free()?,
+                free: Some(shared.free()?),
             })
         })
     }

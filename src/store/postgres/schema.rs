@@ -1,0 +1,104 @@
+//! The schema and its versions, and how it is spread over the workers of a distributed database.
+
+use deadpool_postgres::{ClientWrapper as Client, Transaction};
+use tokio_postgres::error::SqlState;
+
+use super::sql;
+use crate::secret::Sealed;
+use crate::store::{Sealer, StoreError};
+
+/// The format of the schema and of the records in it that this program writes.
+pub(super) const FORMAT: i32 = 1;
+
+/// The oldest format with whose programs this one can share a database.
+pub(super) const ACCEPTS: i32 = 1;
+
+/// What makes the schema.
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// Tables that grow with the number of terminals, spread by their shards.
+const SPREAD: [&str; 5] = ["terminal", "subscriber", "member", "tally", "job_shard"];
+
+/// Small tables, whole on every worker.
+const EVERYWHERE: [&str; 6] = ["meta", "service", "msk", "job", "node", "lease"];
+
+/// What the database says of itself.
+pub(super) struct Found {
+    pub(super) sealer: Sealer,
+    pub(super) first_t: u64,
+    pub(super) revision: u64,
+}
+
+/// Makes the schema where there is none, and opens what is there.
+pub(super) async fn open(
+    client: &mut Client,
+    master: &[u8; 32],
+    distributed: bool,
+) -> Result<Found, StoreError> {
+    let transaction = client.transaction().await?;
+    // One daemon makes it; the others wait.
+    transaction.execute(sql::EXCLUDE, &[]).await?;
+    let there = transaction.query_one("SELECT to_regclass('ltkmd.meta') IS NOT NULL", &[]).await?;
+    if !there.get::<_, bool>(0) {
+        create(&transaction, master, distributed).await?;
+    }
+    let text = "SELECT format, accepts, data_key, first_t, revision FROM ltkmd.meta";
+    let row = transaction.query_opt(text, &[]).await.map_err(|error| match error.code() {
+        Some(&SqlState::UNDEFINED_COLUMN | &SqlState::UNDEFINED_TABLE) => StoreError::Open(
+            "the schema ltkmd in this database is not ltkmd's: use another database".to_owned(),
+        ),
+        _ => error.into(),
+    })?;
+    let row = row.ok_or_else(|| StoreError::Damaged("ltkmd.meta has no row".to_owned()))?;
+    let (format, accepts): (i32, i32) = (row.get(0), row.get(1));
+    if accepts > FORMAT {
+        return Err(StoreError::Open(format!(
+            "the database's schema is of format {format} and accepts programs from format {accepts} on; this program \
+             knows format {FORMAT}: use a newer ltkmd"
+        )));
+    }
+    if format < ACCEPTS {
+        return Err(StoreError::Open(format!(
+            "the database's schema is of format {format}, and this program needs {ACCEPTS} or later: upgrade it with \
+             the ltkmd in between"
+        )));
+    }
+    let sealer = Sealer::unwrap(master, &Sealed::from_octets(row.get(2))).map_err(|_| {
+        StoreError::Open(
+            "the store key is not the one that this database was made with: all daemons of a cluster need the same \
+             store.store_key_file"
+                .to_owned(),
+        )
+    })?;
+    let (first_t, revision): (i64, i64) = (row.get(3), row.get(4));
+    transaction.commit().await?;
+    Ok(Found { sealer, first_t: first_t as u64, revision: revision as u64 })
+}
+
+async fn create(
+    transaction: &Transaction<'_>,
+    master: &[u8; 32],
+    distributed: bool,
+) -> Result<(), StoreError> {
+    tracing::info!(format = FORMAT, distributed, "making the schema");
+    transaction.batch_execute(SCHEMA).await?;
+    let (_, wrapped) = Sealer::create(master)
+        .map_err(|e| StoreError::Unavailable(format!("the system gives no randomness: {e}")))?;
+    let text = "INSERT INTO ltkmd.meta (format, accepts, data_key, first_t, revision, next_service, next_ordinal, \
+                next_job) VALUES ($1, $2, $3, 1, 1, 0, 0, 1)";
+    transaction.execute(text, &[&FORMAT, &ACCEPTS, &wrapped.octets()]).await?;
+    if distributed {
+        for table in EVERYWHERE {
+            let text = format!("SELECT create_reference_table('ltkmd.{table}')");
+            transaction.execute(&text, &[]).await?;
+        }
+        for table in SPREAD {
+            let with = if table == SPREAD[0] { "default" } else { "ltkmd.terminal" };
+            let text = format!(
+                "SELECT create_distributed_table('ltkmd.{table}', 'shard', colocate_with => '{with}')"
+            );
+            transaction.execute(&text, &[]).await?;
+        }
+    }
+    Ok(())
+}

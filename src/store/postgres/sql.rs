@@ -1,0 +1,124 @@
+//! The statements of the hot paths. Each names its shards in `$1`, so that a distributed database sends it to the one
+//! place that has them.
+
+/// Terminals by their keys.
+pub(super) const READ_TERMINALS: &str = "\
+    SELECT t.key, t.version, t.credential, t.state \
+    FROM unnest($2::int[], $3::bytea[]) AS n(shard, key) \
+    JOIN ltkmd.terminal t ON t.shard = n.shard AND t.key = n.key \
+    WHERE t.shard = ANY($1::int[])";
+
+/// Subscribers by their ids.
+pub(super) const READ_SUBSCRIBERS: &str = "\
+    SELECT s.id, s.version, s.record \
+    FROM unnest($2::int[], $3::text[]) AS n(shard, id) \
+    JOIN ltkmd.subscriber s ON s.shard = n.shard AND s.id = n.id \
+    WHERE s.shard = ANY($1::int[])";
+
+/// What decisions are made under.
+pub(super) const READ_REVISION: &str = "SELECT revision FROM ltkmd.meta";
+
+/// Held by every update until its commit; a change of services, keys, jobs or leases takes it for itself alone. So what
+/// an update's guard has seen holds until it has committed.
+pub(super) const SHARE: &str = "SELECT pg_advisory_xact_lock_shared(4276215384)";
+
+/// See [`SHARE`].
+pub(super) const EXCLUDE: &str = "SELECT pg_advisory_xact_lock(4276215384)";
+
+/// Fails (division by zero) unless services and keys are of revision `$1`, the node `$2` of epoch `$3` has `$5` leases
+/// among the ranges `$4`, and the job `$6` is in the state `$7`. Each is asked for only where it is given.
+pub(super) const GUARD: &str = "\
+    SELECT 1 / (CASE WHEN m.revision = coalesce($1::bigint, m.revision) \
+        AND ($2::text IS NULL OR $5::bigint = (SELECT count(*) FROM ltkmd.lease l \
+            WHERE l.range = ANY($4::int[]) AND l.node = $2::text AND l.epoch = $3::bigint)) \
+        AND ($6::bigint IS NULL OR $7::smallint = (SELECT j.state FROM ltkmd.job j WHERE j.id = $6::bigint)) \
+        THEN 1 ELSE 0 END) FROM ltkmd.meta m";
+
+/// Changes terminals. One that is not of the version that was read fails (a version is never null).
+pub(super) const UPDATE_TERMINALS: &str = "\
+    UPDATE ltkmd.terminal t SET version = CASE WHEN t.version = n.version THEN t.version + 1 END, \
+        credential = CASE WHEN n.keep THEN t.credential ELSE n.credential END, \
+        state = n.state, look = n.look, turn = n.turn \
+    FROM unnest($2::int[], $3::bytea[], $4::bigint[], $5::boolean[], $6::bytea[], $7::bytea[], $8::bigint[], \
+        $9::bigint[]) AS n(shard, key, version, keep, credential, state, look, turn) \
+    WHERE t.shard = ANY($1::int[]) AND t.shard = n.shard AND t.key = n.key";
+
+/// Puts terminals in that were not there. One that came meanwhile fails (unique violation).
+pub(super) const INSERT_TERMINALS: &str = "\
+    INSERT INTO ltkmd.terminal (shard, key, version, credential, state, look, turn) \
+    SELECT * FROM unnest($1::int[], $2::bytea[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[])";
+
+/// Lets changes fail that were decided before this one.
+pub(super) const TOUCH_TERMINALS: &str = "\
+    UPDATE ltkmd.terminal t SET version = t.version + 1 FROM unnest($2::int[], $3::bytea[]) AS n(shard, key) \
+    WHERE t.shard = ANY($1::int[]) AND t.shard = n.shard AND t.key = n.key";
+
+/// Puts subscribers in or changes them; see [`UPDATE_TERMINALS`]. Version 0: it was not there.
+pub(super) const PUT_SUBSCRIBERS: &str = "\
+    INSERT INTO ltkmd.subscriber AS s (shard, id, version, record) \
+    SELECT n.shard, n.id, n.next, n.record \
+    FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[]) AS n(shard, id, version, next, record) \
+    ON CONFLICT (shard, id) DO UPDATE SET record = excluded.record, \
+        version = CASE WHEN s.version = excluded.version - 1 THEN excluded.version END";
+
+/// Takes subscribers out of whom nothing is left, at the version that they were just given.
+pub(super) const DELETE_SUBSCRIBERS: &str = "\
+    DELETE FROM ltkmd.subscriber s USING unnest($2::int[], $3::text[], $4::bigint[]) AS n(shard, id, version) \
+    WHERE s.shard = ANY($1::int[]) AND s.shard = n.shard AND s.id = n.id AND s.version = n.version";
+
+/// One member more.
+pub(super) const INSERT_MEMBER: &str = "\
+    INSERT INTO ltkmd.member (shard, service, key) VALUES ($1::int, $2::bigint, $3::bytea) ON CONFLICT DO NOTHING";
+
+/// Members more.
+pub(super) const INSERT_MEMBERS: &str = "\
+    INSERT INTO ltkmd.member (shard, service, key) SELECT * FROM unnest($1::int[], $2::bigint[], $3::bytea[]) \
+    ON CONFLICT DO NOTHING";
+
+/// Members less.
+pub(super) const DELETE_MEMBERS: &str = "\
+    DELETE FROM ltkmd.member m USING unnest($2::int[], $3::bigint[], $4::bytea[]) AS n(shard, service, key) \
+    WHERE m.shard = ANY($1::int[]) AND m.shard = n.shard AND m.service = n.service AND m.key = n.key";
+
+/// Counters follow. Those of a job that was never written, or is forgotten, are not there: nobody counts it.
+pub(super) const UPDATE_TALLY: &str = "\
+    UPDATE ltkmd.tally t SET n0 = t.n0 + n.d0, n1 = t.n1 + n.d1, n2 = t.n2 + n.d2, n3 = t.n3 + n.d3, \
+        n4 = t.n4 + n.d4, n5 = t.n5 + n.d5, n6 = t.n6 + n.d6, n7 = t.n7 + n.d7, n8 = t.n8 + n.d8 \
+    FROM unnest($2::int[], $3::smallint[], $4::bigint[], $5::int[], $6::bigint[], $7::bigint[], $8::bigint[], \
+        $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[]) \
+        AS n(shard, kind, a, b, d0, d1, d2, d3, d4, d5, d6, d7, d8) \
+    WHERE t.shard = ANY($1::int[]) AND t.shard = n.shard AND t.kind = n.kind AND t.a = n.a AND t.b = n.b";
+
+/// A job's cursors move on from where they were read.
+pub(super) const MOVE_CURSORS: &str = "\
+    UPDATE ltkmd.job_shard j SET cursor = n.new, step = CASE WHEN j.cursor = n.old THEN j.step + 1 END \
+    FROM unnest($3::int[], $4::bytea[], $5::bytea[]) AS n(shard, old, new) \
+    WHERE j.shard = ANY($1::int[]) AND j.shard = n.shard AND j.job = $2::bigint";
+
+/// The next members of service `$4` in the shards `$2`, from the keys `$3` upwards, at most `$5`.
+pub(super) const PAGE_UP: &str = "\
+    SELECT r.key, r.version, r.credential, r.state \
+    FROM unnest($2::int[], $3::bytea[]) WITH ORDINALITY AS p(shard, cursor, place) \
+    CROSS JOIN LATERAL (SELECT t.key, t.version, t.credential, t.state FROM ltkmd.member m \
+        JOIN ltkmd.terminal t ON t.shard = m.shard AND t.key = m.key \
+        WHERE m.shard = ANY($1::int[]) AND t.shard = ANY($1::int[]) AND m.shard = p.shard AND m.service = $4::bigint \
+            AND m.key >= p.cursor ORDER BY m.key LIMIT $5::bigint) AS r \
+    ORDER BY p.place, r.key LIMIT $5::bigint";
+
+/// See [`PAGE_UP`]: downwards.
+pub(super) const PAGE_DOWN: &str = "\
+    SELECT r.key, r.version, r.credential, r.state \
+    FROM unnest($2::int[], $3::bytea[]) WITH ORDINALITY AS p(shard, cursor, place) \
+    CROSS JOIN LATERAL (SELECT t.key, t.version, t.credential, t.state FROM ltkmd.member m \
+        JOIN ltkmd.terminal t ON t.shard = m.shard AND t.key = m.key \
+        WHERE m.shard = ANY($1::int[]) AND t.shard = ANY($1::int[]) AND m.shard = p.shard AND m.service = $4::bigint \
+            AND m.key <= p.cursor ORDER BY m.key DESC LIMIT $5::bigint) AS r \
+    ORDER BY p.place, r.key DESC LIMIT $5::bigint";
+
+/// Terminals that were due for a look by `$2`, the earliest first, at most `$3`.
+pub(super) const DUE_LOOKS: &str = "\
+    SELECT key FROM ltkmd.terminal WHERE shard = ANY($1::int[]) AND look <= $2::bigint ORDER BY look LIMIT $3::bigint";
+
+/// See [`DUE_LOOKS`]: whose turn by SMS has come.
+pub(super) const DUE_TURNS: &str = "\
+    SELECT key FROM ltkmd.terminal WHERE shard = ANY($1::int[]) AND turn <= $2::bigint ORDER BY turn LIMIT $3::bigint";
