@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::admin::{self, AdminListener};
 use crate::audit::{AuditLog, SealedHead};
-use crate::config::{self, AdminListen};
+use crate::config::{self, AdminListen, StoreUrl};
 use crate::delivery::State;
 use crate::digest::{self, Authenticator, DigestConfig, NonceMemory};
 use crate::engine::{self, Engine, SmsEvent, SmsOutbox};
@@ -22,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::service_manager::Pulse;
 use crate::service_manager::sockets::Sockets;
+use crate::store::postgres::{Pool, check_server};
 use crate::store::{EmbeddedStore, Store, StoreError};
 use crate::transport::http::{self, HttpListener};
 use crate::transport::sms::{Gateway, SmsSettings};
@@ -284,7 +286,8 @@ impl Daemon {
 /// Opens the audit log. One that cannot be written now refuses changes until it can; terminals are served meanwhile.
 fn open_audit(settings: &config::Settings, store: &Arc<dyn Store>) -> io::Result<Option<Arc<AuditLog>>> {
     let Some(path) = &settings.audit.file else { return Ok(None) };
-    let keeper = SealedHead::new(settings.store.directory.path(), Arc::clone(store));
+    let directory = settings.audit_head_directory().unwrap_or(Path::new("/"));
+    let keeper = SealedHead::new(directory, Arc::clone(store));
     AuditLog::open(path, settings.node.name.as_str(), Box::new(keeper)).map(|log| Some(Arc::new(log)))
 }
 
@@ -304,20 +307,8 @@ async fn open_store(
 ) -> Result<Arc<dyn Store>, StoreError> {
     let mut told = false;
     loop {
-        let dir = settings.store.directory.path().to_owned();
-        let key: Option<Zeroizing<[u8; 32]>> = match &settings.store.store_key {
-            Some(key) => {
-                let octets = key.expose().try_into();
-                Some(Zeroizing::new(
-                    octets.map_err(|_| StoreError::Open("store_key holds 32 octets".to_owned()))?,
-                ))
-            }
-            None => None,
-        };
-        let opening = tokio::task::spawn_blocking(move || EmbeddedStore::open(&dir, key.map(|k| *k)));
-        let opened = opening.await.map_err(|e| StoreError::Open(format!("opening broke off: {e}")))?;
-        match opened {
-            Ok(store) => return Ok(Arc::new(store)),
+        match open_once(&settings.store).await {
+            Ok(store) => return Ok(store),
             Err(error) if error.is_retriable() => {
                 if !told {
                     tracing::error!(%error, "not ready; trying again each second");
@@ -327,6 +318,31 @@ async fn open_store(
                 tokio::join!(http::refuse_for(listeners, tls, REOPEN), admin::unready_for(admin, REOPEN));
             }
             Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn open_once(store: &config::Store) -> Result<Arc<dyn Store>, StoreError> {
+    let key: Option<Zeroizing<[u8; 32]>> = match &store.store_key {
+        Some(key) => {
+            let octets = key.expose().try_into();
+            Some(Zeroizing::new(
+                octets.map_err(|_| StoreError::Open("store_key holds 32 octets".to_owned()))?,
+            ))
+        }
+        None => None,
+    };
+    match &store.url {
+        StoreUrl::Directory(directory) => {
+            let dir = directory.path().to_owned();
+            let opening = tokio::task::spawn_blocking(move || EmbeddedStore::open(&dir, key.map(|k| *k)));
+            let opened = opening.await.map_err(|e| StoreError::Open(format!("opening broke off: {e}")))?;
+            Ok(Arc::new(opened?))
+        }
+        StoreUrl::Postgres(url) => {
+            let pool = Pool::new(url.clone(), store.password.clone(), store.connections)?;
+            check_server(&pool, &*pool.get().await?).await?;
+            Err(StoreError::Open(format!("{url} can be reached, and its tables are not there yet")))
         }
     }
 }

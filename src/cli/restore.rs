@@ -64,7 +64,14 @@ pub fn run(args: &RestoreArgs) -> ExitCode {
             <[u8; 32]>::try_from(key.expose()).expect("the configuration takes keys of 32 octets alone"),
         )
     });
-    let dir = settings.store.directory.path();
+    let Some(dir) = settings.store.url.directory() else {
+        eprintln!(
+            "ltkmd restore: {}: store.url is a PostgreSQL database, and backups are restored into a directory: give \
+             one, such as \"file:/var/lib/ltkmd\"",
+            args.file.display()
+        );
+        return ExitCode::from(EXIT_CONFIGURATION);
+    };
     match restore_file(args, dir, key.map(|k| *k)) {
         Ok(restored) => match tell(args, dir, &restored) {
             Ok(()) => ExitCode::SUCCESS,

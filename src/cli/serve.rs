@@ -13,7 +13,7 @@ use super::check::EXIT_CONFIGURATION;
 use crate::config::{self, LogFormat, Settings};
 use crate::daemon::Daemon;
 use crate::id::log_btids;
-use crate::log::{JOURNAL, Journal, JournalError};
+use crate::log::{JOURNAL, Journal, JournalError, no_parameters};
 use crate::service_manager::ServiceManager;
 use crate::service_manager::sockets::Sockets;
 
@@ -63,7 +63,7 @@ fn start_log(settings: &Settings) -> Result<FilterHandle, JournalError> {
     log_btids(settings.log.btid);
     let (filter, handle) = reload::Layer::new(settings.log.filter.env_filter());
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(no_parameters());
     match settings.log.format {
         LogFormat::Text => {
             registry.with(layer.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).init()
@@ -106,7 +106,7 @@ async fn serve(path: &Path, mut settings: Settings, sockets: Sockets, filter: &F
         http = ?daemon.http_addresses(),
         udp = ?daemon.udp_addresses(),
         admin = %daemon.admin_address(),
-        store = %settings.store.directory.path().display(),
+        store = %settings.store.url,
         "ready"
     );
     manager.ready();

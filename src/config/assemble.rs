@@ -16,7 +16,7 @@ use super::settings::{
     Udp, Xml,
 };
 use super::tls::{authorities, tls};
-use super::value::{AdminListen, NodeName, SmsSource, Smsc, StoreDirectory, network, socket_address};
+use super::value::{AdminListen, NodeName, SmsSource, Smsc, StoreUrl, network, socket_address};
 use crate::delivery::{SmsAlone, SmsLimits};
 use crate::digest::Algorithm;
 use crate::document::ContainerChildren;
@@ -40,7 +40,7 @@ pub(super) fn settings(r: &mut Reader) -> Option<Settings> {
     let sms = sms(r);
     let delivery = delivery(r);
     let keys = keys(r);
-    let store = store(r);
+    let store = store(r, node.as_ref());
     let admin = admin(r);
     let audit = audit(r, store.as_ref());
     let log = log(r);
@@ -213,22 +213,42 @@ fn keys(r: &mut Reader) -> Option<Keys> {
     Some(Keys { retain: retain?, lead_time: lead_time? })
 }
 
-fn store(r: &mut Reader) -> Option<Store> {
-    let directory = r.text::<StoreDirectory>("store.url").filter(|directory| {
-        let checked = can_be_directory(directory.path());
+fn store(r: &mut Reader, node: Option<&Node>) -> Option<Store> {
+    let url = r.text::<StoreUrl>("store.url").filter(|url| {
+        let checked = match url {
+            StoreUrl::Directory(directory) => can_be_directory(directory.path()),
+            StoreUrl::Postgres(url) => url.check_authorities(),
+        };
         if let Err(what) = &checked {
             r.fault("store.url", what);
         }
         checked.is_ok()
     });
     let store_key = secret(r, "store.store_key_file", Shape::HexKey);
-    let password = secret(r, "store.store_password_file", Shape::Password(1024));
-    if password.as_ref().is_some_and(Option::is_some) && r.has("store.store_password_file") {
-        let place = r.place("store.store_password_file");
-        r.warn_at(place, "store.store_password_file", "the embedded store has no password: leave it out");
+    let mut password = secret(r, "store.store_password_file", Shape::Password(1024));
+    let connections = r.integer("store.connections");
+    match &url {
+        Some(StoreUrl::Postgres(_)) => {
+            let shared = "all daemons of a PostgreSQL store need the same one: make it with \
+                          `openssl rand -hex 32`, and name its file";
+            if let Some(None) = store_key {
+                r.missing("store.store_key_file", shared);
+            }
+            if node.is_some_and(|node| node.cluster_secret.is_none()) {
+                r.missing("node.cluster_secret_file", shared);
+            }
+        }
+        Some(StoreUrl::Directory(_)) => {
+            let given = password.as_mut().and_then(Option::take);
+            if given.is_some() && r.has("store.store_password_file") {
+                let place = r.place("store.store_password_file");
+                let what = "the embedded store has no password: leave it out";
+                r.warn_at(place, "store.store_password_file", what);
+            }
+        }
+        None => {}
     }
-    password?;
-    Some(Store { directory: directory?, store_key: store_key? })
+    Some(Store { url: url?, store_key: store_key?, password: password?, connections: connections? })
 }
 
 /// Whether a path is a directory this process can write to, or can be made one.
@@ -297,6 +317,11 @@ fn unix_socket(r: &mut Reader, socket: &Path) {
     }
 }
 
+/// The audit log's name where no other was given.
+const AUDIT_LOG: &str = "audit.log";
+/// Where a daemon keeps it whose store is elsewhere.
+const STATE_DIRECTORY: &str = "/var/lib/ltkmd";
+
 fn audit(r: &mut Reader, store: Option<&Store>) -> Option<Audit> {
     let enabled = r.flag("audit.enabled");
     let given = r.optional("audit.file", |text| match Path::new(text) {
@@ -306,13 +331,14 @@ fn audit(r: &mut Reader, store: Option<&Store>) -> Option<Audit> {
         _ => Err("is no absolute path of a file: give one, such as \"/var/log/ltkmd/audit.log\""),
     });
     let given = given?;
-    if let Some(file) = given.as_ref().filter(|_| enabled == Some(true)) {
-        audit_file(r, file);
+    let default = store.map(|store| match store.url.directory() {
+        Some(directory) => (directory.join(AUDIT_LOG), false),
+        None => (Path::new(STATE_DIRECTORY).join(AUDIT_LOG), true),
+    });
+    let (file, looked_at) = given.map(|file| (file, true)).or(default)?;
+    if enabled == Some(true) && looked_at {
+        audit_file(r, &file);
     }
-    let file = match given {
-        Some(file) => file,
-        None => store?.directory.path().join("audit.log"),
-    };
     Some(Audit { file: enabled?.then_some(file) })
 }
 

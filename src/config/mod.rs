@@ -38,7 +38,8 @@ pub use settings::{
 };
 pub use tls::{Authorities, Tls};
 pub use value::{
-    AdminListen, HostName, LogFilter, NodeName, Refused, SmsSource, Smsc, StoreDirectory, SystemId, UrlPath,
+    AdminListen, HostName, LogFilter, NodeName, Refused, SmsSource, Smsc, StoreDirectory, StoreUrl, SystemId,
+    UrlPath,
 };
 
 use raw::Raw;

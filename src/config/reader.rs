@@ -146,7 +146,8 @@ impl Reader {
             Ok(value) => Some(value),
             Err(refused) => {
                 // A URL may hold a password, and whoever gives a secret where its file is due gives it as a path.
-                let secret = text.contains('@') || matches!(schema_key(path).kind, Kind::Secret(_));
+                let url = text.contains('@') || value::is_database(text);
+                let secret = url || matches!(schema_key(path).kind, Kind::Secret(_));
                 let shown = if secret { "the value".to_owned() } else { shown(text) };
                 self.raw.fault(node.place.clone(), path, format!("{shown} {refused}"));
                 None

@@ -47,8 +47,10 @@ impl Settings {
             ("delivery.sms_alone", self.delivery.sms_alone != new.delivery.sms_alone),
             ("keys.retain", self.keys.retain != new.keys.retain),
             ("keys.lead_time", self.keys.lead_time != new.keys.lead_time),
-            ("store.url", self.store.directory != new.store.directory),
+            ("store.url", self.store.url != new.store.url),
             ("store.store_key_file", self.store.store_key != new.store.store_key),
+            ("store.store_password_file", self.store.password != new.store.password),
+            ("store.connections", self.store.connections != new.store.connections),
             ("admin.listen", self.admin.listen != new.admin.listen),
             ("admin.admin_token_file", self.admin.admin_token != new.admin.admin_token),
             ("admin.key_reader_token_file", self.admin.key_reader_token != new.admin.key_reader_token),
@@ -59,7 +61,7 @@ impl Settings {
                 self.audit.file.is_some()
                     && new.audit.file.is_some()
                     && self.audit != new.audit
-                    && self.store.directory == new.store.directory,
+                    && self.store.url == new.store.url,
             ),
             ("log.format", self.log.format != new.log.format),
         ]

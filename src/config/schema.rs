@@ -86,7 +86,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "node.cluster_secret_file",
         Kind::Secret(HEX_KEY),
-        Absent("one made in the store directory"),
+        Absent("one made in the store directory; required with PostgreSQL"),
         "What the daemons of a cluster derive common values from (RAND, CSB ID, nonces).",
     ),
     key(
@@ -295,21 +295,27 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "store.url",
-        Kind::Text("file:/DIRECTORY"),
+        Kind::Text("file:/DIRECTORY or postgres://USER@HOST[:PORT][,HOST…]/DATABASE"),
         Toml("\"file:/var/lib/ltkmd\""),
-        "Where the daemon keeps what it must not forget: the directory of the embedded store.",
+        "Where the daemon keeps what it must not forget: the directory of the embedded store, or a PostgreSQL database that the daemons of a cluster share.",
     ),
     key(
         "store.store_key_file",
         Kind::Secret(HEX_KEY),
-        Absent("one made in the store directory"),
+        Absent("one made in the store directory; required with PostgreSQL"),
         "The master key that seals the secrets in the store.",
     ),
     key(
         "store.store_password_file",
         Kind::Secret("printable text"),
         Absent("no password"),
-        "The password of a database; the embedded store needs none.",
+        "The password of the PostgreSQL user; the embedded store needs none.",
+    ),
+    key(
+        "store.connections",
+        Kind::Integer(2, 1000),
+        Toml("16"),
+        "Connections to PostgreSQL at a time, at most; the embedded store has none.",
     ),
     key(
         "admin.listen",
@@ -338,7 +344,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "audit.file",
         Kind::Text("/FILE"),
-        Absent("`audit.log` in the store's directory"),
+        Absent("`audit.log` in the store's directory; with PostgreSQL `/var/lib/ltkmd/audit.log`"),
         "The audit log: hash-chained lines of JSON, appended to. SIGHUP opens it anew after a rotation.",
     ),
     key("log.format", Kind::OneOf(LogFormat::NAMES), Toml("\"text\""), "How log lines are written."),

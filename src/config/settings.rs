@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,7 +12,7 @@ use mikey::IdType;
 use super::fault::Fault;
 use super::tls::{Authorities, Tls};
 use super::value::{
-    AdminListen, HostName, LogFilter, NodeName, SmsSource, Smsc, StoreDirectory, SystemId, UrlPath,
+    AdminListen, HostName, LogFilter, NodeName, SmsSource, Smsc, StoreUrl, SystemId, UrlPath,
 };
 use crate::delivery::{Rules, SmsAlone, SmsLimits};
 use crate::digest::Algorithm;
@@ -79,7 +79,7 @@ pub struct Node {
     pub name: NodeName,
     /// NAF FQDN: digest realm and MIKEY IDi.
     pub fqdn: HostName,
-    /// The secret that the daemons of a cluster share, 32 octets.
+    /// The secret that the daemons of a cluster share, 32 octets; always there when the store is a database.
     pub cluster_secret: Option<Secret>,
 }
 
@@ -195,10 +195,14 @@ pub struct Keys {
 /// `[store]`: what outlives the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
-    /// The embedded store's directory, which may not exist yet.
-    pub directory: StoreDirectory,
-    /// The master key, 32 octets; the store makes its own without.
+    /// The directory of an embedded store, which may not exist yet, or a database.
+    pub url: StoreUrl,
+    /// The master key, 32 octets; always there with a database, an embedded store makes its own without.
     pub store_key: Option<Secret>,
+    /// The database's password, at most 1024 octets; an embedded store has none.
+    pub password: Option<Secret>,
+    /// Connections to the database at a time, 2 to 1000.
+    pub connections: usize,
 }
 
 /// `[admin]`: the operator's side.
@@ -287,6 +291,13 @@ impl Settings {
             lead_time: self.keys.lead_time,
             sms: self.sms.as_ref().map(|sms| sms.limits),
         }
+    }
+
+    /// Where the kept head of the audit log is: in the embedded store's directory, else beside the log itself.
+    /// `None` when nothing is recorded.
+    pub fn audit_head_directory(&self) -> Option<&Path> {
+        let file = self.audit.file.as_deref()?;
+        self.store.url.directory().or_else(|| file.parent())
     }
 
     /// What the readers of documents hold a body to.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use crate::store::postgres::{PgUrl, UrlFault};
 use crate::units;
 
 /// Why a text is not the value it was given for, and what to do: the end of a sentence that the value begins.
@@ -254,18 +255,60 @@ impl FromStr for StoreDirectory {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return refused(
-                "is a PostgreSQL database, which this version cannot use as its store: \
-                 give a directory, such as \"file:/var/lib/ltkmd\"",
-            );
-        }
         let path = text.strip_prefix("file://").or_else(|| text.strip_prefix("file:"));
         match path.filter(|p| p.starts_with('/') && !p.contains('\0')) {
             Some(path) => Ok(Self(PathBuf::from(path))),
-            None => refused("is no store: give file: and an absolute path, such as \"file:/var/lib/ltkmd\""),
+            None => refused(
+                "is no store: give file: and an absolute path, such as \"file:/var/lib/ltkmd\", or \
+                 postgres://USER@HOST/DATABASE",
+            ),
         }
     }
+}
+
+/// Where a store is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum StoreUrl {
+    /// The embedded store of this daemon alone.
+    Directory(StoreDirectory),
+    /// A PostgreSQL database, which the daemons of a cluster share.
+    Postgres(PgUrl),
+}
+
+impl StoreUrl {
+    /// The embedded store's directory.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Directory(directory) => Some(directory.path()),
+            Self::Postgres(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    /// The directory's path, or the database's URL, in which there is no password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(directory) => directory.path().display().fmt(f),
+            Self::Postgres(url) => url.fmt(f),
+        }
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match is_database(text) {
+            true => text.parse().map(Self::Postgres).or_else(|fault: UrlFault| refused(fault.to_string())),
+            false => text.parse().map(Self::Directory),
+        }
+    }
+}
+
+/// Whether a text is meant to be the URL of a database, right or wrong; it may hold a password.
+pub(super) fn is_database(text: &str) -> bool {
+    text.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("postgres"))
 }
 
 /// Where the admin API listens.
@@ -314,14 +357,16 @@ text_value! {
     LogFilter
 }
 
+/// What the daemon's libraries may say when the filter does not name them.
+const QUIET: &str = "fjall=warn,lsm_tree=warn,tokio_postgres=warn";
+
 impl LogFilter {
-    /// The filter itself. The storage engine's own lines are for its makers: only its warnings are shown,
-    /// unless a directive names `fjall` or `lsm_tree`.
+    /// The filter itself. Lines of the storage engine and of the database driver are for their makers:
+    /// only warnings are shown, unless a directive names `fjall`, `lsm_tree` or `tokio_postgres`.
     pub fn env_filter(&self) -> EnvFilter {
         let wants_less =
             self.0.split(',').any(|d| ["off", "error"].iter().any(|l| d.trim().eq_ignore_ascii_case(l)));
-        let directives =
-            if wants_less { self.0.clone() } else { format!("fjall=warn,lsm_tree=warn,{}", self.0) };
+        let directives = if wants_less { self.0.clone() } else { format!("{QUIET},{}", self.0) };
         EnvFilter::builder().parse(directives).expect("the directives were read when the filter was made")
     }
 }

@@ -89,7 +89,7 @@ fn the_sockets_are_those_of_the_example_configuration() {
     let service = shipped("ltkmd.service");
     assert_eq!(values(&service, "Sockets"), ["ltkmd-http.socket ltkmd-udp.socket"]);
     let state = format!("/var/lib/{}", values(&service, "StateDirectory")[0]);
-    assert_eq!(settings.store.directory.path(), Path::new(&state));
+    assert_eq!(settings.store.url.directory(), Some(Path::new(&state)));
 }
 
 #[test]

@@ -52,6 +52,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("store.url", "\"file:DIR/other\""),
     ("store.store_key_file", "\"DIR/hex\""),
     ("store.store_password_file", "\"DIR/password\""),
+    ("store.connections", "1000"),
     ("admin.listen", "\"unix:DIR/other.sock\""),
     ("admin.admin_token_file", "\"DIR/token\""),
     ("admin.key_reader_token_file", "\"DIR/token\""),

@@ -1,5 +1,6 @@
 //! What users of the configuration rely on.
 
+mod database;
 mod environment;
 mod keys;
 mod secrets;
@@ -99,7 +100,7 @@ port = 0
 x = 1
 
 [store]
-url = "postgres://localhost/ltkmd"
+url = "postgres://db1/ltkmd"
 
 [admin]
 listen = "127.0.0.1:9470"
@@ -114,7 +115,7 @@ listen = "127.0.0.1:9470"
             "a.toml:11: http.max_body: \"64\" is no size: give ",
             "a.toml:14: udp.port: 0 is out of bounds: give an integer from 1 to 65535",
             "a.toml:16: nodes: is an unknown table: did you mean node?",
-            "a.toml:20: store.url: \"postgres://localhost/ltkmd\" is a PostgreSQL database, which this version cannot",
+            "a.toml:20: store.url: the value is a server whose certificate must be verified",
             "a.toml:22: admin.admin_token_file: is missing: the admin API listens on TCP",
         ],
     );

@@ -73,15 +73,20 @@ fn an_smsc_is_a_scheme_a_host_and_a_port_and_nothing_else() {
 }
 
 #[test]
-fn a_store_is_an_absolute_directory_and_postgres_is_refused_plainly() {
+fn a_store_is_an_absolute_directory_or_a_database() {
     for text in ["file:/var/lib/ltkmd", "file:///var/lib/ltkmd"] {
-        assert_eq!(text.parse::<StoreDirectory>().unwrap().path(), Path::new("/var/lib/ltkmd"));
+        assert_eq!(text.parse::<StoreUrl>().unwrap().directory(), Some(Path::new("/var/lib/ltkmd")));
     }
     for text in ["", "/var/lib/ltkmd", "file:", "file:data", "file://host/data", "sqlite:/x"] {
-        assert!(text.parse::<StoreDirectory>().is_err(), "{text}");
+        assert!(text.parse::<StoreUrl>().is_err(), "{text}");
     }
-    let postgres = "postgres://u:hunter2@db/ltkmd".parse::<StoreDirectory>().unwrap_err().to_string();
-    assert!(postgres.contains("this version cannot use") && !postgres.contains("hunter2"), "{postgres}");
+    let database: StoreUrl = "postgresql://u@localhost/ltkmd".parse().unwrap();
+    assert_eq!(
+        (database.directory(), database.to_string().as_str()),
+        (None, "postgres://u@localhost:5432/ltkmd")
+    );
+    let refused = "postgres://u:hunter2@db/ltkmd".parse::<StoreUrl>().unwrap_err().to_string();
+    assert!(refused.contains("store.store_password_file") && !refused.contains("hunter2"), "{refused}");
 }
 
 #[test]
@@ -109,10 +114,13 @@ fn a_misspelled_level_is_not_taken_for_a_target() {
 }
 
 #[test]
-fn the_storage_engine_is_heard_from_warnings_on_unless_the_filter_names_it() {
+fn storage_and_driver_are_heard_from_warnings_on_unless_the_filter_names_it() {
     for (text, all) in [
-        ("info,ltkmd=debug", vec!["fjall=warn", "info", "lsm_tree=warn", "ltkmd=debug"]),
-        ("info,fjall=trace", vec!["fjall=trace", "info", "lsm_tree=warn"]),
+        (
+            "info,ltkmd=debug",
+            vec!["fjall=warn", "info", "lsm_tree=warn", "ltkmd=debug", "tokio_postgres=warn"],
+        ),
+        ("info,fjall=trace", vec!["fjall=trace", "info", "lsm_tree=warn", "tokio_postgres=warn"]),
     ] {
         let filter = text.parse::<LogFilter>().unwrap().env_filter().to_string();
         let mut directives: Vec<_> = filter.split(',').collect();

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::tls::authorities;
+
 /// The port without one in the URL.
 const DEFAULT_PORT: u16 = 5432;
 /// Servers that a URL may name.
@@ -131,6 +133,14 @@ impl PgUrl {
             (_, None) if self.sslrootcert.is_some() || !host.is_local() => TlsMode::VerifyFull,
             (_, None) => TlsMode::Disable,
         }
+    }
+
+    /// Looks whether the file of authorities, if there is one, can be used. Nobody is connected to.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to do, as a sentence that begins with the file.
+    pub fn check_authorities(&self) -> Result<(), String> {
+        self.sslrootcert().map_or(Ok(()), |file| authorities(file).map(|_| ()))
     }
 
     /// A server as messages name it: `HOST:PORT/DATABASE`.

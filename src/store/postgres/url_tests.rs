@@ -139,7 +139,7 @@ fn what_is_shown_reads_as_the_same() {
         "postgres:///d?host=/run/my%20sockets",
         "postgres://db1:1,%2Ftmp:2/d?sslmode=verify-full&sslrootcert=/etc/my%20ca.pem",
     ] {
-        assert_eq!(url(text).to_string(), text.replace("postgres:///", "postgres:///"), "{text}");
+        assert_eq!(url(text).to_string(), text);
         assert_eq!(url(&url(text).to_string()), url(text), "{text}");
     }
     let read = url("postgres://u@db1/keys?sslmode=require");
