@@ -23,8 +23,7 @@ use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::service_manager::Pulse;
 use crate::service_manager::sockets::Sockets;
-use crate::store::postgres::{Pool, check_server};
-use crate::store::{EmbeddedStore, Store, StoreError};
+use crate::store::{EmbeddedStore, PgSettings, PgStore, Store, StoreError};
 use crate::transport::http::{self, HttpListener};
 use crate::transport::sms::{Gateway, SmsSettings};
 use crate::transport::udp::{self, UdpPort};
@@ -307,7 +306,7 @@ async fn open_store(
 ) -> Result<Arc<dyn Store>, StoreError> {
     let mut told = false;
     loop {
-        match open_once(&settings.store).await {
+        match open_once(settings).await {
             Ok(store) => return Ok(store),
             Err(error) if error.is_retriable() => {
                 if !told {
@@ -322,7 +321,8 @@ async fn open_store(
     }
 }
 
-async fn open_once(store: &config::Store) -> Result<Arc<dyn Store>, StoreError> {
+async fn open_once(settings: &config::Settings) -> Result<Arc<dyn Store>, StoreError> {
+    let store = &settings.store;
     let key: Option<Zeroizing<[u8; 32]>> = match &store.store_key {
         Some(key) => {
             let octets = key.expose().try_into();
@@ -340,9 +340,20 @@ async fn open_once(store: &config::Store) -> Result<Arc<dyn Store>, StoreError> 
             Ok(Arc::new(opened?))
         }
         StoreUrl::Postgres(url) => {
-            let pool = Pool::new(url.clone(), store.password.clone(), store.connections)?;
-            check_server(&pool, &*pool.get().await?).await?;
-            Err(StoreError::Open(format!("{url} can be reached, and its tables are not there yet")))
+            let master =
+                key.ok_or_else(|| StoreError::Open("a shared store needs a store key".to_owned()))?;
+            let addresses = settings.http.listen.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let settings = PgSettings {
+                url: url.clone(),
+                password: store.password.clone(),
+                master,
+                node: settings.node.name.as_str().to_owned(),
+                http: addresses.join(", "),
+                connections: store.connections,
+            };
+            let opening = tokio::task::spawn_blocking(move || PgStore::open(&settings));
+            let opened = opening.await.map_err(|e| StoreError::Open(format!("opening broke off: {e}")))?;
+            Ok(Arc::new(opened?))
         }
     }
 }
@@ -408,10 +419,10 @@ fn http_service(settings: &config::Settings, engine: Arc<Engine>) -> Result<http
     })
 }
 
-/// Who knows this daemon's nonces. With a cluster secret (`node.cluster_secret_file`): every daemon that has it, and the
-/// terminals' records in the store that they share say which counts were used. Else this process alone.
+/// Who knows this daemon's nonces. On a store that daemons share, every daemon with the same cluster secret
+/// (`node.cluster_secret_file`), and the terminals' records there say which counts were used. Else this process alone.
 fn nonce_memory(settings: &config::Settings) -> Result<NonceMemory, StoreError> {
-    if let Some(secret) = &settings.node.cluster_secret {
+    if let (StoreUrl::Postgres(_), Some(secret)) = (&settings.store.url, &settings.node.cluster_secret) {
         return Ok(NonceMemory::Shared(secret.clone()));
     }
     let mut secret = Zeroizing::new([0u8; 32]);
@@ -443,20 +454,25 @@ mod tests {
         let file = dir.path().join("cluster_secret");
         fs::write(&file, "ab".repeat(32)).expect("a file");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its owner's alone");
-        let memory = |more: &str| {
+        let memory = |url: &str, more: &str| {
             let text = format!(
-                "node.name = \"a\"\nnode.fqdn = \"bmsc.example.com\"\nstore.url = \"file:{0}/store\"\n\
+                "node.name = \"a\"\nnode.fqdn = \"bmsc.example.com\"\nstore.url = \"{url}\"\n\
                  admin.listen = \"unix:{0}/admin.sock\"\n{more}",
                 dir.path().display()
             );
             let settings = config::Settings::from_toml_str(&text, "a test").expect("settings");
             nonce_memory(&settings).expect("randomness")
         };
-        let (NonceMemory::Process(one), NonceMemory::Process(other)) = (memory(""), memory("")) else {
-            panic!("shared without a cluster secret");
+        let alone = format!("file:{}/store", dir.path().display());
+        let secret = format!("node.cluster_secret_file = \"{}\"\n", file.display());
+        let (NonceMemory::Process(one), NonceMemory::Process(other)) =
+            (memory(&alone, ""), memory(&alone, &secret))
+        else {
+            panic!("shared on a store that is not");
         };
         assert_ne!(one, other);
-        let shared = memory(&format!("node.cluster_secret_file = \"{}\"", file.display()));
+        let keys = format!("{secret}store.store_key_file = \"{}\"\n", file.display());
+        let shared = memory("postgres://ltkmd@127.0.0.1/ltkmd", &keys);
         let NonceMemory::Shared(secret) = shared else { panic!("not shared: {shared:?}") };
         assert_eq!(secret.expose(), [0xAB; 32]);
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
-use crate::store::postgres::{PgUrl, UrlFault};
+use crate::store::{PgUrl, UrlFault};
 use crate::units;
 
 /// Why a text is not the value it was given for, and what to do: the end of a sentence that the value begins.

@@ -73,7 +73,7 @@ impl Leases {
         format: i32,
     ) -> Result<Self, StoreError> {
         let text = "INSERT INTO ltkmd.node (name, epoch, started, seen, expires, version, format, http, overdue, \
-                    clock_offset_ms) VALUES ($1, 1, clock_timestamp(), clock_timestamp(), clock_timestamp(), $2, $3, \
+                    clock_offset_ms) VALUES ($1, 1, now(), now(), now(), $2, $3, \
                     $4, 0, 0) ON CONFLICT (name) DO UPDATE SET epoch = node.epoch + 1, started = excluded.started, \
                     seen = excluded.seen, version = excluded.version, format = excluded.format, http = excluded.http \
                     RETURNING epoch";
@@ -135,9 +135,9 @@ impl Leases {
     /// Renews the leases, gives up and claims what is fair.
     pub(super) async fn renew(&self, client: &mut Client, overdue: i64) -> Result<Renewed, StoreError> {
         let (sent, clock) = (Instant::now(), unix_millis());
-        let text = "UPDATE ltkmd.node SET seen = clock_timestamp(), expires = clock_timestamp() + \
+        let text = "UPDATE ltkmd.node SET seen = now(), expires = now() + \
                     make_interval(secs => $3), overdue = $4, clock_offset_ms = $5 WHERE name = $1 AND epoch = $2 \
-                    RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+                    RETURNING (extract(epoch FROM now()) * 1000)::bigint";
         let seconds = LEASE.as_secs_f64();
         let row =
             client.query_opt(text, &[&self.name, &self.epoch, &seconds, &overdue, &time::offset()]).await?;
@@ -150,7 +150,7 @@ impl Leases {
         };
         let until = sent + LEASE - MARGIN;
         self.keep_time(row.get(0), clock, sent.elapsed());
-        let text = "SELECT name, epoch, expires > clock_timestamp() FROM ltkmd.node ORDER BY name";
+        let text = "SELECT name, epoch, expires > now() FROM ltkmd.node ORDER BY name";
         let nodes = client.query(text, &[]).await?;
         let node =
             |row: &tokio_postgres::Row| Node { name: row.get(0), epoch: row.get(1), alive: row.get(2) };
@@ -180,8 +180,7 @@ impl Leases {
         let row = client.query_one("SELECT revision, first_t FROM ltkmd.meta", &[]).await?;
         let (revision, first_t): (i64, i64) = (row.get(0), row.get(1));
         if self.leads() {
-            let text =
-                format!("DELETE FROM ltkmd.node WHERE seen < clock_timestamp() - interval '{FORGOTTEN}'");
+            let text = format!("DELETE FROM ltkmd.node WHERE seen < now() - interval '{FORGOTTEN}'");
             client.execute(&text, &[]).await?;
         }
         Ok(Renewed { revision: revision as u64, first_t: first_t as u64 })
@@ -207,7 +206,7 @@ impl Leases {
         let text = "UPDATE ltkmd.lease SET node = NULL, epoch = NULL WHERE range = ANY($1) AND node = $2 AND epoch = $3";
         transaction.execute(text, &[&surplus, &self.name, &self.epoch]).await?;
         let text = "UPDATE ltkmd.lease l SET node = $2, epoch = $3 WHERE l.range = ANY($1) AND NOT EXISTS (SELECT 1 \
-                    FROM ltkmd.node n WHERE n.name = l.node AND n.epoch = l.epoch AND n.expires > clock_timestamp()) \
+                    FROM ltkmd.node n WHERE n.name = l.node AND n.epoch = l.epoch AND n.expires > now()) \
                     RETURNING l.range";
         let gained = transaction.query(text, &[&wanted, &self.name, &self.epoch]).await?;
         transaction.commit().await?;
@@ -239,7 +238,7 @@ impl Leases {
         transaction.execute(sql::EXCLUDE, &[]).await?;
         let text = "UPDATE ltkmd.lease SET node = NULL, epoch = NULL WHERE node = $1 AND epoch = $2";
         transaction.execute(text, &[&self.name, &self.epoch]).await?;
-        let text = "UPDATE ltkmd.node SET expires = clock_timestamp() WHERE name = $1 AND epoch = $2";
+        let text = "UPDATE ltkmd.node SET expires = now() WHERE name = $1 AND epoch = $2";
         transaction.execute(text, &[&self.name, &self.epoch]).await?;
         transaction.commit().await?;
         Ok(())
