@@ -5,6 +5,8 @@ mod harness;
 
 #[path = "systemd/booted.rs"]
 mod booted;
+#[path = "systemd/machine.rs"]
+mod machine;
 #[path = "systemd/manager.rs"]
 mod manager;
 #[path = "systemd/notify.rs"]

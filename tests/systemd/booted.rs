@@ -1,16 +1,9 @@
 //! The shipped units under systemd itself, hardening and all, where this machine lets a test have namespaces.
 
 use std::path::Path;
-use std::process::Command;
 
 use crate::harness::{FQDN, PROGRAM, write_secret};
-
-/// Namespaces of its own: nothing of the machine is reached, not even the network.
-const NAMESPACES: [&str; 8] =
-    ["--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--net", "--ipc", "--mount-proc"];
-
-/// `boot.sh` says so when it may not do what it has to.
-const NOT_ALLOWED: i32 = 77;
+use crate::machine::{self, Booted};
 
 fn prepare(place: &Path) {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -44,15 +37,9 @@ fn the_service_starts_reloads_restarts_and_ends_under_systemd_with_all_its_harde
     let directory = tempfile::tempdir().expect("a directory");
     let place = directory.path();
     prepare(place);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/boot.sh");
-    let booted = Command::new("unshare").args(NAMESPACES).arg("sh").arg(script).arg(place).output();
-    let booted = booted.expect("this test needs unshare (Debian: util-linux)");
-    let read = |name: &str| std::fs::read_to_string(place.join(name)).unwrap_or_default();
-    let (said, console) = (read("said"), String::from_utf8_lossy(&booted.stderr).into_owned());
-    if booted.status.code() == Some(NOT_ALLOWED) || console.contains("unshare failed") {
-        eprintln!("namespaces are not allowed here, the other tests have to do: {console}");
+    let Some(Booted { said, console }) = machine::boot("tests/systemd/boot.sh", place) else {
         return;
-    }
+    };
     let lines: Vec<_> = said.lines().map(str::trim_end).collect();
     let wanted = [
         "before: inactive",
@@ -71,5 +58,6 @@ fn the_service_starts_reloads_restarts_and_ends_under_systemd_with_all_its_harde
         "afterwards: socket, called again: 404",
         "end",
     ];
-    assert_eq!(lines, wanted, "\nlog:\n{}\nconsole:\n{console}", read("log"));
+    let log = std::fs::read_to_string(place.join("log")).unwrap_or_default();
+    assert_eq!(lines, wanted, "\nlog:\n{log}\nconsole:\n{console}");
 }
