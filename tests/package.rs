@@ -4,6 +4,8 @@ mod harness;
 
 #[path = "package/contents.rs"]
 mod contents;
+#[path = "package/image.rs"]
+mod image;
 #[path = "package/lifecycle.rs"]
 mod lifecycle;
 #[path = "package/made.rs"]

@@ -88,6 +88,7 @@ fn every_link_between_the_documents_leads_somewhere() {
     for name in [
         "README.md",
         "docs/systemd.md",
+        "docs/packages.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "docs/PERFORMANCE.md",
