@@ -51,10 +51,10 @@ const SESSION: &str = "\
         WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 
 /// A connection out of the pool, which goes back to it when this is dropped; a client with prepared statements kept.
-pub type Connection = managed::Object<Connector>;
+pub(super) type Connection = managed::Object<Connector>;
 
 /// Makes connections; Debug shows no password.
-pub struct Connector {
+pub(super) struct Connector {
     url: PgUrl,
     password: Option<Secret>,
     verifying: Option<Tls>,
@@ -236,7 +236,7 @@ impl managed::Manager for Connector {
 
 /// Connections to one database, made when they are needed and kept.
 #[derive(Debug, Clone)]
-pub struct Pool {
+pub(super) struct Pool {
     pool: managed::Pool<Connector>,
     max: usize,
 }
@@ -246,7 +246,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`StoreError::Open`]: a file of authorities that is of no use.
-    pub fn new(url: PgUrl, password: Option<Secret>, max: usize) -> Result<Self, StoreError> {
+    pub(super) fn new(url: PgUrl, password: Option<Secret>, max: usize) -> Result<Self, StoreError> {
         let verifying = match url.sslrootcert() {
             Some(file) => {
                 let roots = authorities(file)
@@ -271,7 +271,7 @@ impl Pool {
     /// # Errors
     /// [`StoreError::Unavailable`] while no server can be reached that takes writes, or all connections have been busy
     /// for 5 s; [`StoreError::Open`] when waiting does not mend it; [`StoreError::Closed`] after [`Self::close`].
-    pub async fn get(&self) -> Result<Connection, StoreError> {
+    pub(super) async fn get(&self) -> Result<Connection, StoreError> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(fault) => fault,
             PoolError::Timeout(TimeoutType::Wait) => StoreError::Unavailable(format!(
@@ -287,46 +287,30 @@ impl Pool {
         })
     }
 
-    /// Gives every connection up that waits in the pool, for who has seen that its server takes no writes any more.
-    pub fn forget(&self) {
-        self.pool.retain(|_, _| false);
-    }
-
-    /// What an error of a connection out of this pool means, with the place.
-    pub fn fault(&self, error: &tokio_postgres::Error) -> StoreError {
-        fault(&self.at(), error)
-    }
-
     /// The server that took writes the last time, as the subject of a sentence: `PostgreSQL at HOST:PORT/DATABASE`.
-    pub fn at(&self) -> String {
+    pub(super) fn at(&self) -> String {
         let connector = self.pool.manager();
         let hosts = connector.url.hosts();
         connector.at(&hosts[connector.last.load(Ordering::Relaxed) % hosts.len()])
     }
 
-    /// Connections that are open, those that are in use, and callers who wait for one.
-    pub fn usage(&self) -> (usize, usize, usize) {
-        let status = self.pool.status();
-        (status.size, status.size.saturating_sub(status.available), status.waiting)
-    }
-
     /// Gives no connection out any more; those that are in use end when they come back.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.pool.close();
     }
 }
 
 /// What a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerFacts {
+pub(super) struct ServerFacts {
     /// `server_version_num`: 150004 is 15.4.
-    pub version: i32,
+    pub(super) version: i32,
     /// The version of the extension Citus in this database; `None` without it.
-    pub citus: Option<String>,
+    pub(super) citus: Option<String>,
     /// Whether commits wait for a standby (`synchronous_standby_names`).
-    pub synchronous: bool,
+    pub(super) synchronous: bool,
     /// Whether commits survive a crash of the machine (`fsync`); a warning is logged when not.
-    pub fsync: bool,
+    pub(super) fsync: bool,
 }
 
 /// Looks whether a server will do, and what it is.
@@ -334,7 +318,10 @@ pub struct ServerFacts {
 /// # Errors
 /// [`StoreError::Open`] when it is older than PostgreSQL 15; [`StoreError::Unavailable`] when it takes no writes, or
 /// does not answer.
-pub async fn check_server(pool: &Pool, client: &tokio_postgres::Client) -> Result<ServerFacts, StoreError> {
+pub(super) async fn check_server(
+    pool: &Pool,
+    client: &tokio_postgres::Client,
+) -> Result<ServerFacts, StoreError> {
     const FACTS: &str = "\
         SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
             pg_is_in_recovery() OR current_setting('transaction_read_only')::bool, \

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 
 use tokio_postgres::Error;
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::DbError;
 
 use super::tls::TlsFault;
 use crate::store::StoreError;
@@ -69,14 +69,6 @@ impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         fault(SOMEWHERE, &error)
     }
-}
-
-/// Whether a transaction ran into another one and may be tried again as a whole: a serialization failure or a
-/// deadlock.
-pub fn is_conflict(error: &Error) -> bool {
-    error.code().is_some_and(|code| {
-        [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code)
-    })
 }
 
 /// What a server says, by its SQLSTATE (PostgreSQL's manual, appendix A). What is not named here may be over the

@@ -134,22 +134,24 @@ impl Leases {
 
     /// Renews the leases, gives up and claims what is fair.
     pub(super) async fn renew(&self, client: &mut Client, overdue: i64) -> Result<Renewed, StoreError> {
-        let (sent, clock) = (Instant::now(), unix_millis());
-        let text = "UPDATE ltkmd.node SET seen = now(), expires = now() + \
-                    make_interval(secs => $3), overdue = $4, clock_offset_ms = $5 WHERE name = $1 AND epoch = $2 \
-                    RETURNING (extract(epoch FROM now()) * 1000)::bigint";
+        let sent = Instant::now();
+        let text = "UPDATE ltkmd.node SET seen = now(), expires = now() + make_interval(secs => $3), overdue = $4, \
+                    clock_offset_ms = $5 WHERE name = $1 AND epoch = $2";
         let seconds = LEASE.as_secs_f64();
-        let row =
-            client.query_opt(text, &[&self.name, &self.epoch, &seconds, &overdue, &time::offset()]).await?;
-        let Some(row) = row else {
+        let renewed =
+            client.execute(text, &[&self.name, &self.epoch, &seconds, &overdue, &time::offset()]).await?;
+        if renewed == 0 {
             self.set([false; RANGES], None);
             return Err(StoreError::Open(format!(
                 "another daemon has entered the cluster as {}: give each its own node.name",
                 self.name
             )));
-        };
+        }
         let until = sent + LEASE - MARGIN;
-        self.keep_time(row.get(0), clock, sent.elapsed());
+        let (asked, clock) = (Instant::now(), unix_millis());
+        let text = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        let row = client.query_one(text, &[]).await?;
+        self.keep_time(row.get(0), clock, asked.elapsed());
         let text = "SELECT name, epoch, expires > now() FROM ltkmd.node ORDER BY name";
         let nodes = client.query(text, &[]).await?;
         let node =
