@@ -64,6 +64,24 @@ async fn fill_and_heal(dir: &Path, fill: impl FnOnce(), make_room: impl FnOnce()
     assert!(all(&store, TERMINALS).await.iter().all(|t| t.next_t == found + 1));
 }
 
+/// A disk that is read and takes no write, though it has room: the store is not ready until it takes one again.
+async fn no_write_goes_through(dir: &Path, fail: impl FnOnce(), mend: impl FnOnce()) {
+    let store = EmbeddedStore::open_with_reserve(dir, Some([7; 32]), 0).unwrap();
+    provision(&store, 0..TERMINALS, 1).await;
+    fail();
+    advance(&store, 1).await.expect_err("it cannot be written");
+    for _ in 0..3 {
+        let unready = store.probe().await.expect_err("nothing can be written yet");
+        assert!(unready.is_retriable(), "{unready:?}");
+        advance(&store, 1).await.expect_err("it cannot be written");
+    }
+    mend();
+    store.probe().await.expect("it is written again");
+    advance(&store, 1).await.unwrap();
+    let terminals = all(&store, TERMINALS).await;
+    assert!(terminals.iter().all(|t| t.next_t == terminals[0].next_t), "a commit was torn");
+}
+
 /// Runs a test of this binary in a process of its own, in which a file beyond the limit fails as a full
 /// disk does instead of ending the process.
 fn in_a_process_of_its_own(test: &str, dir: &Path) {
@@ -88,6 +106,21 @@ fn a_write_that_fails_is_refused_and_room_heals_the_store() {
     run(fill_and_heal(
         Path::new(&dir),
         || setrlimit(Resource::RLIMIT_FSIZE, 3 << 20, most).unwrap(),
+        || setrlimit(Resource::RLIMIT_FSIZE, most, most).unwrap(),
+    ));
+}
+
+#[test]
+fn a_disk_that_takes_no_write_is_not_taken_for_one_that_does() {
+    let Some(dir) = std::env::var_os(PLACE) else {
+        let dir = tempfile::tempdir().unwrap();
+        let test = "full_disk::a_disk_that_takes_no_write_is_not_taken_for_one_that_does";
+        return in_a_process_of_its_own(test, dir.path());
+    };
+    let (_, most) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+    run(no_write_goes_through(
+        Path::new(&dir),
+        || setrlimit(Resource::RLIMIT_FSIZE, 0, most).unwrap(),
         || setrlimit(Resource::RLIMIT_FSIZE, most, most).unwrap(),
     ));
 }

@@ -223,10 +223,15 @@ impl Committer {
         }
         let spaces = self.shared.reopen()?;
         let (totals, holders) = (load_totals(&spaces)?, HolderCounts::load(&spaces)?);
-        self.shared.publish(&totals);
-        self.shared.publish_all_holders(&holders);
+        // A disk that is read and not written opens well: the counters are written once more, synced, as proof.
+        let mut batch = Batch::new(totals, holders);
+        batch.touch_totals();
+        batch.commit(&spaces)?;
+        batch.clear();
+        self.shared.publish(&batch.totals);
+        self.shared.publish_all_holders(&batch.holders);
         self.shared.load_open_jobs(&spaces)?;
-        self.batch = Batch::new(totals, holders);
+        self.batch = batch;
         self.failed = None;
         self.shared.start_scan(spaces);
         tracing::info!("the store writes again");
