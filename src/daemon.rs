@@ -89,9 +89,9 @@ impl Daemon {
             None => bind_admin(&settings.admin.listen).await?,
         };
         let store = open_store(settings, &listeners, &admin).await?;
-        let audit = open_audit(settings, &store)?;
 
         let metrics = Arc::new(Metrics::new());
+        let audit = open_audit(settings, &store, &metrics)?;
         metrics.certificate_expires(settings.http.tls.as_ref().and_then(|tls| tls.expires));
         let outbox: Arc<dyn engine::Outbox> = Arc::<UdpPort>::clone(&port);
         let sms = settings
@@ -283,11 +283,16 @@ impl Daemon {
 }
 
 /// Opens the audit log. One that cannot be written now refuses changes until it can; terminals are served meanwhile.
-fn open_audit(settings: &config::Settings, store: &Arc<dyn Store>) -> io::Result<Option<Arc<AuditLog>>> {
+fn open_audit(
+    settings: &config::Settings,
+    store: &Arc<dyn Store>,
+    metrics: &Arc<Metrics>,
+) -> io::Result<Option<Arc<AuditLog>>> {
     let Some(path) = &settings.audit.file else { return Ok(None) };
     let directory = settings.audit_head_directory().unwrap_or(Path::new("/"));
     let keeper = SealedHead::new(directory, Arc::clone(store));
-    AuditLog::open(path, settings.node.name.as_str(), Box::new(keeper)).map(|log| Some(Arc::new(log)))
+    let log = AuditLog::open(path, settings.node.name.as_str(), Box::new(keeper), Arc::clone(metrics))?;
+    Ok(Some(Arc::new(log)))
 }
 
 async fn bind_admin(listen: &AdminListen) -> io::Result<AdminListener> {

@@ -13,6 +13,7 @@ use super::chain::{Head, MAX_LINE};
 use super::event::Event;
 use super::head::Keeper;
 use super::tail::{self, Tail};
+use crate::metrics::Metrics;
 use crate::time::Timestamp;
 
 /// Lines that wait to be written, at most: one for each admin connection. More wait for a place.
@@ -60,13 +61,15 @@ impl AuditLog {
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn open(path: &Path, node: &str, keeper: Box<dyn Keeper>) -> io::Result<Self> {
+    pub fn open(path: &Path, node: &str, keeper: Box<dyn Keeper>, metrics: Arc<Metrics>) -> io::Result<Self> {
+        metrics.audit_enabled();
         let (orders, queue) = mpsc::channel(QUEUE);
         let told = Arc::new(Mutex::new(Told::default()));
         let mut writer = Writer {
             path: path.to_owned(),
             node: node.to_owned(),
             keeper,
+            metrics,
             head: None,
             open: None,
             begun: false,
@@ -133,6 +136,7 @@ struct Writer {
     path: PathBuf,
     node: String,
     keeper: Box<dyn Keeper>,
+    metrics: Arc<Metrics>,
     /// What is known of the chain's end: from the keeper at first, then by having written it.
     head: Option<Head>,
     open: Option<Open>,
@@ -199,7 +203,11 @@ impl Writer {
                 Err(_) => break,
             }
         }
-        let outcome = outcome.and_then(|()| self.write(&lines, head));
+        let count = answers.len() as u64;
+        let outcome = outcome.and_then(|()| self.write(&lines, head, count));
+        if outcome.is_err() {
+            self.metrics.audit_failed(count);
+        }
         let refusal = outcome
             .err()
             .map(|error| AuditError { path: self.path.display().to_string(), why: error.to_string() });
@@ -268,13 +276,14 @@ impl Writer {
             let version = env!("CARGO_PKG_VERSION").to_owned();
             say(Event::Started { version, unvouched: resumption.unvouched });
         }
-        self.write(&lines, head)?;
+        let count = head.seq - resumption.head.seq;
+        self.write(&lines, head, count)?;
         self.begun = true;
         Ok(())
     }
 
-    /// Makes lines durable. When that fails nothing of them counts, and the file is looked at anew before the next.
-    fn write(&mut self, lines: &[u8], head: Head) -> io::Result<()> {
+    /// Makes lines durable, so many of them. When that fails nothing of them counts, and the file is looked at anew before the next.
+    fn write(&mut self, lines: &[u8], head: Head, count: u64) -> io::Result<()> {
         let open = self.open.as_mut().expect("whoever writes has made it ready");
         let written = open.file.write_all(lines).and_then(|()| open.file.sync_data());
         if let Err(error) = written {
@@ -284,6 +293,8 @@ impl Writer {
             return Err(error);
         }
         open.length += lines.len() as u64;
+        self.metrics.audit_file(open.length);
+        self.metrics.audit_written(count);
         self.head = Some(head);
         if let Err(error) = self.keeper.keep(head) {
             tracing::warn!(%error, "the head of the audit log could not be kept: a cut at its end may not show");
@@ -303,6 +314,7 @@ impl Writer {
             (Some(_), None) => tracing::info!(%log, "the audit log is written again"),
             _ => {}
         }
+        self.metrics.audit_up(trouble.is_none());
         told.trouble = trouble.map(|error| error.to_string());
     }
 }

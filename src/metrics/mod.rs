@@ -1,6 +1,7 @@
 //! Every metric of the daemon. All series that do not belong to a service stand at 0 from the start; none has a
 //! label that grows with the number of terminals.
 
+mod audit;
 mod gauges;
 mod glance;
 mod hour;
@@ -107,6 +108,11 @@ pub struct Metrics {
     store_disk: Float,
     store_journal: Float,
     store_free: Float,
+    audit_enabled: Gauge,
+    audit_up: Gauge,
+    audit_lines: Counter,
+    audit_errors: Counter,
+    audit_file: Float,
     ready: Gauge,
     start: Timestamp,
     hour: Hour,
@@ -220,6 +226,11 @@ impl Metrics {
             store_disk: Float::default(),
             store_journal: Float::default(),
             store_free: Float::default(),
+            audit_enabled: Gauge::default(),
+            audit_up: Gauge::default(),
+            audit_lines: Counter::default(),
+            audit_errors: Counter::default(),
+            audit_file: Float::default(),
             ready: Gauge::default(),
             start: Timestamp::now(),
             hour: Hour::default(),
@@ -266,6 +277,11 @@ impl Metrics {
         r.add(&table::STORE_DISK, &m.store_disk);
         r.add(&table::STORE_JOURNAL, &m.store_journal);
         r.add(&table::STORE_FREE, &m.store_free);
+        r.add(&table::AUDIT_ENABLED, &m.audit_enabled);
+        r.add(&table::AUDIT_UP, &m.audit_up);
+        r.add(&table::AUDIT_LINES, &m.audit_lines);
+        r.add(&table::AUDIT_ERRORS, &m.audit_errors);
+        r.add(&table::AUDIT_FILE, &m.audit_file);
         r.add(&table::READY, &m.ready);
         let start = Float::default();
         moment(&start, Some(m.start));

@@ -219,6 +219,18 @@ metrics! {
         STORE_FREE = Kind::Gauge, "ltkmd_store_free_bytes", [],
             "What is free on the store's disk";
     }
+    "The audit log" {
+        AUDIT_ENABLED = Kind::Gauge, "ltkmd_audit_enabled", [],
+            "Whether changes by operators are recorded";
+        AUDIT_UP = Kind::Gauge, "ltkmd_audit_up", [],
+            "Whether the audit log could be written when it was last tried; 0 without one";
+        AUDIT_LINES = Kind::Counter, "ltkmd_audit_lines_total", [],
+            "Lines written to the audit log";
+        AUDIT_ERRORS = Kind::Counter, "ltkmd_audit_errors_total", [],
+            "Lines that the audit log could not take";
+        AUDIT_FILE = Kind::Gauge, "ltkmd_audit_file_bytes", [],
+            "What the audit log's file takes, those it was rotated into not included";
+    }
     "The daemon" {
         READY = Kind::Gauge, "ltkmd_ready", [],
             "Whether everything works that /readyz looks at";

@@ -218,6 +218,7 @@ fn a_full_disk_under_the_log_refuses_changes_and_serves_terminals_until_there_is
     assert_eq!(put("new").status, 503);
     assert_eq!(daemon.admin("GET", "/v1/subscribers/new", None).status, 404, "it was not done");
     assert!(daemon.get("/v1/audit/head")["trouble"].is_string());
+    assert_eq!(daemon.metric("ltkmd_audit_up"), 0.0);
     terminal.registered(&["urn:s"], HTTP);
     mounted.free();
     assert_eq!(put("new").status, 201);

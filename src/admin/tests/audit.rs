@@ -107,7 +107,8 @@ async fn what_cannot_be_recorded_is_not_done_and_no_secret_leaves() {
     let directory = tempfile::tempdir().expect("a directory");
     // Nobody can write a file here, whoever runs the tests, as long as the directory is not there.
     let place = directory.path().join("not-there");
-    let log = AuditLog::open(&place.join("audit.log"), "test", Box::new(Forgetful)).expect("a thread");
+    let log = AuditLog::open(&place.join("audit.log"), "test", Box::new(Forgetful), Arc::default())
+        .expect("a thread");
     let world = World::recording(false, directory, Some(log)).await;
     let refused = world.call("PUT", SERVICE, service()).await;
     assert_eq!(refused.status, 503, "{refused:?}");

@@ -94,7 +94,7 @@ impl World {
     pub(crate) async fn listening(unix: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.log");
-        let log = AuditLog::open(&path, "test", Box::new(Forgetful)).expect("a thread");
+        let log = AuditLog::open(&path, "test", Box::new(Forgetful), Arc::default()).expect("a thread");
         Self::recording(unix, directory, Some(log)).await
     }
 

@@ -3,16 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::metrics::Metrics;
 
 /// A log in a directory of its own.
 struct Place {
     directory: tempfile::TempDir,
     kept: Kept,
+    metrics: Arc<Metrics>,
 }
 
 impl Place {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("a directory"), kept: Kept::default() }
+        Self {
+            directory: tempfile::tempdir().expect("a directory"),
+            kept: Kept::default(),
+            metrics: Arc::default(),
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -20,7 +26,8 @@ impl Place {
     }
 
     fn open(&self) -> AuditLog {
-        AuditLog::open(&self.path(), "bsm-1", Box::new(self.kept.clone())).expect("a thread")
+        AuditLog::open(&self.path(), "bsm-1", Box::new(self.kept.clone()), Arc::clone(&self.metrics))
+            .expect("a thread")
     }
 
     fn octets(&self) -> Vec<u8> {
@@ -270,4 +277,33 @@ async fn a_head_that_the_store_sealed_survives_and_a_made_up_one_is_refused() {
     octets[40] = if octets[40] == b'0' { b'1' } else { b'0' };
     std::fs::write(&path, octets).expect("written");
     assert!(sealed.load().is_err());
+}
+
+#[tokio::test]
+async fn metrics_tell_whether_it_is_written_how_much_and_what_it_could_not_take() {
+    let place = Place::new();
+    let says = |series: &str| {
+        let text = place.metrics.encode();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.expect("a series").parse::<f64>().expect("a number") as u64
+    };
+    assert_eq!((says("ltkmd_audit_enabled"), says("ltkmd_audit_up")), (0, 0), "there is none yet");
+    let log = place.open();
+    log.append(request("/1")).await.expect("written");
+    assert_eq!((says("ltkmd_audit_enabled"), says("ltkmd_audit_up")), (1, 1));
+    assert_eq!(
+        (says("ltkmd_audit_lines_total"), says("ltkmd_audit_errors_total")),
+        (2, 0),
+        "started, and one"
+    );
+    assert_eq!(says("ltkmd_audit_file_bytes"), place.octets().len() as u64);
+    std::fs::remove_file(place.path()).expect("removed");
+    std::fs::create_dir(place.path()).expect("in its way");
+    log.append(request("/2")).await.expect_err("no file can be there");
+    assert_eq!((says("ltkmd_audit_enabled"), says("ltkmd_audit_up")), (1, 0));
+    assert_eq!((says("ltkmd_audit_lines_total"), says("ltkmd_audit_errors_total")), (2, 1));
+    std::fs::remove_dir(place.path()).expect("out of the way");
+    log.append(request("/3")).await.expect("written");
+    assert_eq!((says("ltkmd_audit_up"), says("ltkmd_audit_errors_total")), (1, 1));
+    assert_eq!(says("ltkmd_audit_file_bytes"), place.octets().len() as u64);
 }
