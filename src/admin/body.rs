@@ -1,5 +1,6 @@
 //! Reading bodies under limits: of size, and of the time a slow caller may take.
 
+use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -8,7 +9,8 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -123,15 +125,83 @@ pub(super) struct NoJson {
     pub(super) column: usize,
 }
 
-/// Parses JSON.
+/// Parses JSON. An object that has a member twice is refused: which of both was meant is not known.
 pub(super) fn parse(octets: &[u8]) -> Result<Value, NoJson> {
-    serde_json::from_slice(octets).map_err(|e| {
+    serde_json::from_slice(octets).map(|Unambiguous(value)| value).map_err(|e| {
         let why = match e.classify() {
             serde_json::error::Category::Eof => "ends too early",
+            serde_json::error::Category::Data => "has a member twice in one object",
             _ => "is no JSON",
         };
         NoJson { why, line: e.line(), column: e.column() }
     })
+}
+
+/// JSON whose objects have each member once. Its only fault of the data is another one.
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader).map(Self)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Unambiguous(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            if object.contains_key(&name) {
+                return Err(A::Error::custom("a member is there twice"));
+            }
+            let Unambiguous(value) = members.next_value()?;
+            object.insert(name, value);
+        }
+        Ok(object.into())
+    }
 }
 
 #[cfg(test)]
@@ -163,5 +233,13 @@ mod tests {
         assert_eq!(why, NoJson { why: "ends too early", line: 2, column: 17 });
         let why = parse(b"{\"a\": secret}").expect_err("broken");
         assert_eq!(why, NoJson { why: "is no JSON", line: 1, column: 7 });
+    }
+    #[test]
+    fn an_object_has_each_member_once_at_any_depth() {
+        let text = br#"{"a": [1, -2, 0.5, true, null, "x", {"a": {}}], "b": 18446744073709551615}"#;
+        let value: Value = serde_json::from_slice(text).expect("JSON");
+        assert_eq!(parse(text), Ok(value));
+        let why = parse(br#"{"a": 1, "b": [{"c": 1, "c": 1}]}"#).expect_err("twice");
+        assert_eq!((why.why, why.line), ("has a member twice in one object", 1));
     }
 }

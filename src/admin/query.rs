@@ -162,8 +162,12 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let params = RawPathParams::from_request_parts(parts, state).await;
-        let params = params.map_err(|_| Problem::unreadable("the path is not percent-encoded UTF-8"))?;
+        let unreadable = || Problem::unreadable("the path is not percent-encoded UTF-8");
+        // What decodes the captures takes a `%` without two digits for itself.
+        if decode(parts.uri.path()).is_none() {
+            return Err(unreadable());
+        }
+        let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| unreadable())?;
         let (name, text) = params.iter().next().expect("a route with an id has a capture");
         Ok(Self { name: name.to_owned(), text: text.to_owned() })
     }

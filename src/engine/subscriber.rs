@@ -91,7 +91,7 @@ impl Engine {
         let catalogue = self.catalogue();
         let check = |s: &Subscriber| {
             let unknown = s.services.iter().find(|id| catalogue.by_id(id).is_none());
-            unknown.map(|id| invalid("services", format!("there is no service {id}: put it first")))
+            unknown.map(|id| invalid("services", format!("has {id}, which is no service: put it first")))
         };
         let faults: Vec<_> = subscribers.iter().map(check).collect();
         let right: Vec<Subscriber> =
@@ -183,7 +183,7 @@ impl Engine {
             (None, Ok(put)) => match put.next() {
                 Some(Ok(put)) => Ok(put),
                 Some(Err(id)) => {
-                    Err(invalid("subscriber", format!("there is no subscriber {id}: put it first")))
+                    Err(invalid("subscriber", format!("is {id}, which is no subscriber: put it first")))
                 }
                 None => Ok(Put::Updated),
             },
@@ -257,7 +257,12 @@ impl Engine {
             Trigger::Register => None,
             Trigger::MskRequest(id) => {
                 let entry = catalogue.by_id(id);
-                Some(entry.ok_or_else(|| invalid("service", format!("there is no service {id}")))?.service.no)
+                Some(
+                    entry
+                        .ok_or_else(|| invalid("service", format!("is {id}, which is no service")))?
+                        .service
+                        .no,
+                )
             }
         };
         let triggered = self

@@ -347,6 +347,35 @@ async fn bodies_have_their_limits_of_size_and_kind() {
     assert_eq!(put("application/json", b"{\"key_domain\": \xff}").await, 400);
     assert_eq!(put("application/json", "[".repeat(100_000).as_bytes()).await, 400);
     assert_eq!(put("application/json", b"[]").await, 422);
+    let twice = service().to_string().replacen('{', "{\"open\": true, \"open\": false,", 1);
+    assert_eq!(put("application/json", twice.as_bytes()).await, 400, "which of both is meant is not known");
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_percent_encoded_names_nothing() {
+    let world = World::new().await;
+    for path in ["/v1/services/urn%ZZ", "/v1/services/urn%3", "/v1/services/%FF"] {
+        let put = world.call("PUT", path, service()).await;
+        assert_eq!(put.status, 400, "{path}: {put:?}");
+        assert_eq!(world.get(path).await.status, 400, "{path}");
+    }
+    assert_eq!(world.get("/v1/services").await.body["items"], json!([]));
+}
+
+#[tokio::test]
+async fn what_names_somebody_unknown_is_a_sentence_about_the_field() {
+    let world = World::new().await;
+    world.provision().await;
+    let told = |answer: Answer, field: &str, sentence: &str| {
+        assert_eq!((answer.status, &answer.body["field"]), (422, &json!(field)), "{answer:?}");
+        assert_eq!(answer.body["detail"], sentence);
+    };
+    let bob = world.call("PUT", "/v1/subscribers/bob", json!({"services": ["urn:none"]})).await;
+    told(bob, "services", "services has urn:none, which is no service: put it first");
+    let mut of_nobody = credential();
+    of_nobody["subscriber"] = json!("nobody");
+    let put = world.call("PUT", CREDENTIAL, of_nobody).await;
+    told(put, "subscriber", "subscriber is nobody, which is no subscriber: put it first");
 }
 
 #[tokio::test]
