@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::Failure;
-use crate::cli::client::{self, Body, Client, Endpoint};
+use crate::cli::client::{self, Body, Client, ClientError, Endpoint};
 
 /// Where the daemon listens when nobody says otherwise: first here.
 pub(super) const DEFAULT_SOCKET: &str = "/run/ltkmd/admin.sock";
@@ -125,7 +125,7 @@ impl Api {
     ) -> Result<(Incoming, Option<u64>), Failure> {
         let request = self.request("GET", path).body(client::body(""));
         let request = request.map_err(|e| Failure::usage(e.to_string()))?;
-        let answer = self.client.open_answer(request).await.map_err(|e| Failure::failed(e.to_string()))?;
+        let answer = self.client.open_answer(request).await.map_err(no_answer)?;
         let (parts, mut body) = answer.into_parts();
         if parts.status.is_success() {
             let field = parts.headers.get(field).and_then(|v| v.to_str().ok()?.parse().ok());
@@ -143,7 +143,7 @@ impl Api {
 
     /// The next octets of a download; `None` at its end.
     pub(super) async fn next_octets(&self, answer: &mut Incoming) -> Result<Option<Bytes>, Failure> {
-        self.client.next_octets(answer).await.map_err(|e| Failure::failed(e.to_string()))
+        self.client.next_octets(answer).await.map_err(no_answer)
     }
 
     /// Items of a list, page by page, in the API's own form: `{"items": […], "next": …}`. Filters without a
@@ -184,7 +184,7 @@ impl Api {
     }
 
     async fn send(&mut self, request: Request<Body>) -> Result<Reply, Failure> {
-        let response = self.client.send(request).await.map_err(|e| Failure::failed(e.to_string()))?;
+        let response = self.client.send(request).await.map_err(no_answer)?;
         let status = response.status();
         if status.is_success() {
             let raw = response.into_body();
@@ -213,6 +213,15 @@ impl Api {
         };
         Failure::failed(format!("{detail}{hint}"))
     }
+}
+
+/// What to do about an answer that does not come.
+fn no_answer(error: ClientError) -> Failure {
+    let hint = match error {
+        ClientError::Connect { .. } => ": start the daemon, or name its admin.listen with --admin",
+        _ => "",
+    };
+    Failure::failed(format!("{error}{hint}"))
 }
 
 fn read_token(path: &Path) -> Result<HeaderValue, Failure> {

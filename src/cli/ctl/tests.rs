@@ -307,6 +307,7 @@ async fn a_wrong_token_and_a_daemon_that_is_not_there_are_one_sentence_each() {
     let code = execute(program.expect("right usage").ctl, screen(&mut out, &mut err, false)).await;
     let err = String::from_utf8(err).expect("UTF-8");
     assert!(err.starts_with("ltkmd ctl: unix:/nonexistent/admin.sock cannot be reached: "), "{err}");
+    assert!(err.ends_with(": start the daemon, or name its admin.listen with --admin\n"), "{err}");
     assert_eq!((code, err.lines().count()), (1, 1));
 }
 
