@@ -1,11 +1,18 @@
-//! The documents say what is so: the README's tour is typed into a shell, tables and links are looked up.
+//! The documents say what is so: the commands of the README and of the handbook are typed into a shell, what they name is
+//! looked up, and the manual pages that are made of them are looked at.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "readme/manual.rs"]
+mod manual;
+#[path = "readme/markdown.rs"]
+mod markdown;
 #[path = "readme/shell.rs"]
 mod shell;
 #[path = "readme/tour.rs"]
 mod tour;
+#[path = "readme/words.rs"]
+mod words;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -79,36 +86,4 @@ fn the_architecture_names_every_room() {
         let named = text.split_whitespace().any(|word| word == name);
         assert!(named, "ARCHITECTURE.md does not name src/{name}");
     }
-}
-
-#[test]
-fn every_link_between_the_documents_leads_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut links = 0;
-    for name in [
-        "README.md",
-        "docs/systemd.md",
-        "docs/packages.md",
-        "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
-        "docs/PERFORMANCE.md",
-        "docs/backup.md",
-        "docs/page.md",
-        "docs/configuration.md",
-        "docs/SOAK.md",
-    ] {
-        let text = document(name);
-        let here = root.join(name);
-        for target in
-            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
-        {
-            if target.contains("://") {
-                continue;
-            }
-            links += 1;
-            let target = target.split('#').next().unwrap();
-            assert!(here.with_file_name("").join(target).exists(), "{name}: {target} is not there");
-        }
-    }
-    assert!(links > 10, "links are found");
 }

@@ -64,9 +64,14 @@ pub fn main() -> ExitCode {
         Command::Ue(args) => run(ue::run(*args)),
         Command::Ctl(args) => run(ctl::run(*args)),
         Command::Restore(args) => restore::run(&args),
-        Command::Man(args) => man::run(&args, Arguments::command()),
-        Command::Completions(args) => completions::run(&args, Arguments::command()),
+        Command::Man(args) => man::run(&args, definition()),
+        Command::Completions(args) => completions::run(&args, definition()),
     }
+}
+
+/// The whole command line's definition: what manual pages and completions are made of.
+pub fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs a command that waits for the network.
@@ -86,6 +91,6 @@ mod tests {
 
     #[test]
     fn the_definitions_of_all_commands_are_sound() {
-        Arguments::command().debug_assert();
+        definition().debug_assert();
     }
 }

@@ -1,5 +1,4 @@
-//! The README's tours, the five minutes and SMS in a lab: their files are written, their commands typed, their outputs
-//! compared.
+//! The README's tours and the handbook's chapters: their files are written, their commands typed, their outputs compared.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -20,7 +19,7 @@ enum Step {
     Command(String, String),
 }
 
-/// The steps of a section: its console blocks, and the blocks that name a file.
+/// The steps of a text: its console blocks, and the blocks that name a file.
 fn steps(section: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut lines = section.lines();
@@ -29,8 +28,9 @@ fn steps(section: &str) -> Vec<Step> {
         let block: Vec<&str> = lines.by_ref().take_while(|l| *l != "```").collect();
         match info.split_once(' ') {
             Some((_, name)) => steps.push(Step::File(name.to_owned(), block.join("\n") + "\n")),
+            // What a machine of one's own is needed for, and what is only shown.
+            None if info != "console" => {}
             None => {
-                assert_eq!(info, "console", "the tour has console blocks and files");
                 for line in block {
                     match (line.strip_prefix("$ "), steps.last_mut()) {
                         (Some(command), _) => steps.push(Step::Command(command.to_owned(), String::new())),
@@ -135,7 +135,30 @@ fn lasting(text: &str) -> String {
         }
     }
     let line = |l: &str| l.split_whitespace().collect::<Vec<_>>().join(" ");
-    out.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
+    out.trim_end().lines().map(line).map(|l| ageless(&l)).collect::<Vec<_>>().join("\n")
+}
+
+/// A line in which everything was just now that was some seconds ago.
+fn ageless(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let mut out: Vec<String> = Vec::new();
+    let mut at = 0;
+    while at < words.len() {
+        let number = words[at].trim_start_matches('(');
+        let ago = words.get(at + 2).is_some_and(|w| w.trim_end_matches(')') == "ago");
+        if !number.is_empty()
+            && number.bytes().all(|b| b.is_ascii_digit())
+            && words[at + 1..].first() == Some(&"s")
+            && ago
+        {
+            out.push(words[at].replace(number, "now") + words[at + 2].trim_start_matches("ago"));
+            at += 3;
+        } else {
+            out.push(words[at].to_owned());
+            at += 1;
+        }
+    }
+    out.join(" ")
 }
 
 /// Whether a command only looks, so that it may be typed again until it sees what is to come.
@@ -143,10 +166,13 @@ fn only_looks(command: &str) -> bool {
     let looks = [
         "cat ",
         "tail ",
+        "grep ",
         "curl -s ",
         "ltkmd ctl status",
         "ltkmd ctl delivery list",
         "ltkmd ctl terminal list",
+        "ltkmd ctl terminal show",
+        "ltkmd ctl job list",
     ];
     looks.iter().any(|l| command.starts_with(l))
 }
@@ -161,7 +187,7 @@ fn see(shell: &mut Shell, places: &Places, command: &str, wanted: &str) {
             return;
         }
         let late = began.elapsed() > PATIENCE || !only_looks(command);
-        assert!(!late, "$ {command}\n{output}(exit code {code}); the README shows\n{wanted}");
+        assert!(!late, "$ {command}\n{output}(exit code {code}); the document shows\n{wanted}");
     }
 }
 
@@ -182,14 +208,21 @@ fn start(shell: &mut Shell, command: &str) {
     }
 }
 
-/// Does what a section of the README says.
-fn walk(heading: &str, readmes_directory: &'static str) {
-    let readme = document("README.md");
-    let (_, section) = readme.split_once(&format!("\n## {heading}\n")).unwrap();
-    let steps = steps(section.split("\n## ").next().unwrap());
-    assert!(steps.len() > 10, "the tour is there");
+/// The text of a chapter, or of a section of it.
+fn section(name: &str, heading: Option<&str>) -> String {
+    let text = document(name);
+    let Some(heading) = heading else { return text };
+    let (_, section) = text.split_once(&format!("\n## {heading}\n")).unwrap();
+    section.split("\n## ").next().unwrap().to_owned()
+}
+
+/// Does what a text says; `its_directory` is the one that it plays in.
+fn walk(text: &str, its_directory: &'static str) {
+    let steps = steps(text);
+    let commands = steps.iter().filter(|step| matches!(step, Step::Command(..))).count();
+    assert!(commands > 1, "commands are found");
     let directory = tempfile::tempdir().unwrap();
-    let places = Places::new(readmes_directory, directory.path());
+    let places = Places::new(its_directory, directory.path());
     let mut shell = Shell::start(directory.path(), &places.variables());
     for step in steps {
         match step {
@@ -210,10 +243,45 @@ fn walk(heading: &str, readmes_directory: &'static str) {
 
 #[test]
 fn who_types_the_tour_sees_what_the_readme_shows() {
-    walk("Five minutes", "/tmp/ltkmd-tour");
+    walk(&section("README.md", Some("Five minutes")), "/tmp/ltkmd-tour");
 }
 
 #[test]
 fn who_tries_sms_in_a_lab_sees_what_the_readme_shows() {
-    walk("SMS in a lab", "/tmp/ltkmd-lab");
+    walk(&section("README.md", Some("SMS in a lab")), "/tmp/ltkmd-lab");
+}
+
+#[test]
+fn who_installs_and_configures_sees_what_the_handbook_shows() {
+    walk(&section("docs/install.md", None), "/tmp/ltkmd-install");
+    walk(&section("docs/configure.md", None), "/tmp/ltkmd-configure");
+}
+
+#[test]
+fn who_makes_the_first_service_sees_what_the_handbook_shows() {
+    walk(&section("docs/first-service.md", None), "/tmp/ltkmd-first");
+}
+
+#[test]
+fn who_holds_the_key_ceremony_sees_what_the_handbook_shows() {
+    walk(&section("docs/key-ceremony.md", None), "/tmp/ltkmd-keys");
+}
+
+#[test]
+fn who_monitors_sees_what_the_handbook_shows() {
+    walk(&section("docs/monitor.md", None), "/tmp/ltkmd-monitor");
+}
+
+#[test]
+fn who_looks_for_a_symptom_sees_what_the_handbook_shows() {
+    walk(&section("docs/troubleshoot.md", None), "/tmp/ltkmd-trouble");
+}
+
+#[test]
+fn no_chapter_has_commands_that_nobody_types() {
+    let typed = include_str!("tour.rs");
+    for name in super::markdown::chapters() {
+        let has = steps(&document(&name)).iter().any(|step| matches!(step, Step::Command(..)));
+        assert!(!has || typed.contains(&format!("section(\"{name}\"")), "{name} is not walked through");
+    }
 }
