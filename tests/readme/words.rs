@@ -319,3 +319,25 @@ fn every_chapter_is_in_the_handbook() {
         assert!(handbook.contains(&format!("]({})", &name["docs/".len()..])), "{name} is not linked");
     }
 }
+
+#[test]
+fn every_number_that_sizing_calls_measured_is_one_of_the_measurements() {
+    let measurements = document("docs/PERFORMANCE.md") + &document("docs/SOAK.md");
+    let text = document("docs/sizing.md");
+    let (_, section) = text.split_once("\n## Measured\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let mut found = 0;
+    for row in section.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        for cell in row.trim_matches('|').split(" | ").skip(1) {
+            for number in cell.split([' ', '|']).filter(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+            {
+                found += 1;
+                assert!(
+                    measurements.contains(number.trim_end_matches(',')),
+                    "{number} of {row} was not measured"
+                );
+            }
+        }
+    }
+    assert!(found > 10, "they are found: {found}");
+}

@@ -225,7 +225,8 @@ fn no_answer(error: ClientError) -> Failure {
 }
 
 fn read_token(path: &Path) -> Result<HeaderValue, Failure> {
-    let unreadable = |e: io::Error| Failure::usage(format!("the token file {} {e}", path.display()));
+    let unreadable =
+        |e: io::Error| Failure::usage(format!("the token file {} cannot be read: {e}", path.display()));
     let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
     let token = text.strip_suffix('\n').unwrap_or(&text);
     let value = HeaderValue::from_str(&format!("Bearer {token}")).ok().filter(|_| !token.is_empty());
