@@ -255,7 +255,10 @@ pub(super) async fn status(
     query: Query,
 ) -> Result<Answer<Status>, Problem> {
     query.finish()?;
-    let (ready, checks) = checks(&engine);
+    let (ready, mut checks) = checks(&engine);
+    if let (Some(why), Some(check)) = (engine.store_trouble(), checks.get_mut("store")) {
+        *check = why;
+    }
     let store = engine.store();
     let (counts, jobs) = (store.counts(), store.open_jobs().await?);
     let open = State::ALL.into_iter().filter(|state| state.is_open());

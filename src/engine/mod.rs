@@ -103,6 +103,8 @@ pub struct Engine {
     /// A B-TID that exists, whose records are read when an unknown one asks, so that both take as long.
     reference: Mutex<Option<BTid>>,
     readiness: Mutex<Vec<(&'static str, Arc<AtomicBool>)>>,
+    /// What the store's probe said last, when the store does not work.
+    store_trouble: Mutex<Option<String>>,
 }
 
 /// What decisions read, also on the store's threads.
@@ -165,6 +167,7 @@ impl Engine {
             jobs: Notify::new(),
             reference: Mutex::new(None),
             readiness: Mutex::new(Vec::new()),
+            store_trouble: Mutex::new(None),
         })
     }
 
@@ -268,6 +271,11 @@ impl Engine {
         let latches = self.readiness.lock().expect("no holder of this lock panics");
         let told = |set: bool| if set { Ok(()) } else { Err("does not work now".to_owned()) };
         latches.iter().map(|(name, latch)| (*name, told(latch.load(Ordering::Relaxed)))).collect()
+    }
+
+    /// Why the store does not work now, in the words of its disk: for operators, since it may name a path.
+    pub fn store_trouble(&self) -> Option<String> {
+        self.store_trouble.lock().expect("no holder of this lock panics").clone()
     }
 
     /// Reads a scope, decides, and gives the last run's result once it is durable; `None` when the scope

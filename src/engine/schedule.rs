@@ -191,6 +191,8 @@ impl Engine {
             let works = self.store.probe().await;
             let before = latch.swap(works.is_ok(), std::sync::atomic::Ordering::Relaxed);
             self.metrics.store_up(works.is_ok());
+            *self.store_trouble.lock().expect("no holder of this lock panics") =
+                works.as_ref().err().map(ToString::to_string);
             // What cannot be told now stays as it was last seen.
             if let Ok(DiskUse { taken, journals, free }) = self.store.disk_use().await {
                 self.metrics.store_disk(DiskGauges { taken, journals, free });

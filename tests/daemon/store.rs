@@ -71,6 +71,13 @@ fn a_full_disk_takes_readiness_away_and_gives_503_until_there_is_room_again() {
     mounted.fill(20 << 20);
     await_ready(&daemon, 503);
     assert_eq!(request(daemon.admin, "GET", "/healthz", &[], b"").status, 200, "the process lives");
+    let why = daemon.get("/v1/status")["checks"]["store"].clone();
+    assert!(why.as_str().is_some_and(|why| why.contains("64 MiB are kept in reserve")), "{why}");
+    let told = request(daemon.admin, "GET", "/readyz", &[], b"").text();
+    assert!(
+        told.contains("store: does not work now") && !told.contains("reserve"),
+        "no path without a token: {told}"
+    );
     let mut connection = terminal.connect();
     let digest = terminal.digest(&mut connection, "register");
     let body = crate::harness::terminal::registration(&["urn:s"], HTTP);
