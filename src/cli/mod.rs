@@ -23,6 +23,7 @@ pub(crate) const CONFIG: &str = "/etc/ltkmd/ltkmd.toml";
 /// HTTP answers and over UDP, pulled after a trigger by SMS, verified, resent, remembered.
 #[derive(Debug, Parser)]
 #[command(name = "ltkmd", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "The operator's handbook is in the program: ltkmd man handbook | man -l -")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
