@@ -44,7 +44,9 @@ fn it_holds_every_file_with_its_mode_and_all_are_roots() {
         file(format!("usr/share/doc/ltkmd/{name}"));
     }
     for (from, to, end) in [
-        (pages.path(), "man/man1", ".1"),
+        (&pages.path().join("man1"), "man/man1", ".1"),
+        (&pages.path().join("man5"), "man/man5", ".5"),
+        (&pages.path().join("man7"), "man/man7", ".7"),
         (&sources.join("docs"), "doc/ltkmd/docs", ".md"),
         (&sources.join("docs/images"), "doc/ltkmd/docs/images", ""),
         (&sources.join("config"), "doc/ltkmd/examples", ".toml"),
@@ -52,7 +54,7 @@ fn it_holds_every_file_with_its_mode_and_all_are_roots() {
         (&sources.join("config/grafana"), "doc/ltkmd/examples/grafana", ".json"),
     ] {
         for name in names(from, end) {
-            file(format!("usr/share/{to}/{name}{}", if end == ".1" { ".gz" } else { "" }));
+            file(format!("usr/share/{to}/{name}{}", if to.starts_with("man/") { ".gz" } else { "" }));
         }
     }
     wanted.insert("./usr/bin/ltkmd".to_owned(), "-rwxr-xr-x");
@@ -126,9 +128,11 @@ fn complaints(page: &Path) -> String {
 
 #[test]
 fn every_manual_page_is_shown_without_a_warning() {
-    let pages = package().tree.join("usr/share/man/man1");
-    for name in names(&pages, ".1.gz") {
-        assert_eq!(complaints(&pages.join(&name)), "", "{name}");
+    for section in ["man1", "man5", "man7"] {
+        let pages = package().tree.join("usr/share/man").join(section);
+        for name in names(&pages, ".gz") {
+            assert_eq!(complaints(&pages.join(&name)), "", "{name}");
+        }
     }
     let wrong = tempfile::NamedTempFile::with_suffix(".1").expect("a file");
     std::fs::write(wrong.path(), ".TH wrong 1\n.SH NAME\nwrong \\- wrong\n.nosuch\n").expect("written");

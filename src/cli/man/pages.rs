@@ -28,6 +28,7 @@ macro_rules! pages {
 pages! {
     "ltkmd-handbook"("7") = "README.md";
     "ltkmd-install"("7") = "install.md";
+    "ltkmd-packages"("7") = "packages.md";
     "ltkmd-configure"("7") = "configure.md";
     "ltkmd.toml"("5") = "configuration.md";
     "ltkmd-systemd"("7") = "systemd.md";

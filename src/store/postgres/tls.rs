@@ -135,7 +135,10 @@ pub(super) enum TlsFault {
 impl From<io::Error> for TlsFault {
     fn from(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-            Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            // The second is one of the same name with another key.
+            Some(Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => {
                 Self::Refused("its certificate comes from none of the authorities of sslrootcert".to_owned())
             }
             Some(Error::InvalidCertificate(
