@@ -65,7 +65,7 @@ pub(super) fn fault(at: &str, error: &Error) -> StoreError {
 }
 
 impl From<Error> for StoreError {
-    /// For calls whose place in the sentence does not matter; [`fault`] names the server.
+    /// For calls whose place in the sentence does not matter; [`super::Pool::fault`] names the server.
     fn from(error: Error) -> Self {
         fault(SOMEWHERE, &error)
     }
