@@ -1,4 +1,4 @@
-//! What every engine promises, proved over the embedded one; and what only it can promise.
+//! What every engine promises, proved over the embedded one and the one on PostgreSQL; and what only one can promise.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -18,6 +18,8 @@ mod histories;
 mod jobs;
 #[path = "store/postgres.rs"]
 mod postgres;
+#[path = "harness/postgres.rs"]
+mod server;
 
 use harness::Factory;
 use ltkmd::store::EmbeddedStore;

@@ -12,7 +12,7 @@ mod embedded;
 mod held;
 mod messages;
 mod msk;
-mod postgres;
+pub mod postgres;
 mod queues;
 mod record;
 mod seal;

@@ -35,7 +35,7 @@ fn the_image_opens_the_ports_that_its_configuration_listens_on_and_needs_only_a_
         "no address of a container is known before"
     );
     assert_eq!(instruction(&recipe, "EXPOSE"), format!("{}/tcp {}/udp", http.port(), udp.port()));
-    let store = settings.store.directory.path().display().to_string();
+    let store = settings.store.url.directory().expect("an embedded store").display().to_string();
     assert_eq!(instruction(&recipe, "VOLUME"), format!("[\"{store}\"]"));
 }
 

@@ -1,43 +1,36 @@
-//! The engine on PostgreSQL.
-
-use std::sync::atomic::{AtomicU32, Ordering};
+//! The engine on PostgreSQL, and the same on one that is spread over workers where there is one to be had.
 
 use ltkmd::store::{PgSettings, PgStore, PgUrl};
 use zeroize::Zeroizing;
 
 use super::harness::Factory;
+use super::server::shared;
 
-/// A database of its own.
+/// A database of its own on a server that all tests share.
 pub(crate) struct Pg(String);
-
-static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Factory for Pg {
     type Store = PgStore;
 
     fn new() -> Self {
-        let name = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        if let Ok(script) = std::env::var("CITUS_SCRIPT") {
-            assert!(std::process::Command::new("bash").arg(script).arg(&name).status().unwrap().success());
-            return Self(format!("postgres://postgres@127.0.0.1:9700/{name}"));
-        }
-        let sql = format!("CREATE DATABASE {name}");
-        let done = std::process::Command::new("psql")
-            .args(["-q", "-h", "127.0.0.1", "-p", "5433", "-U", "postgres", "-c", &sql])
-            .status();
-        assert!(done.unwrap().success());
-        Self(format!("postgres://postgres@127.0.0.1:5433/{name}"))
+        let server = shared();
+        Self(server.url_of("postgres", &server.database()))
     }
 
     fn open(&self) -> PgStore {
-        PgStore::open(&PgSettings {
-            url: self.0.parse::<PgUrl>().expect("a URL"),
-            password: None,
-            master: Zeroizing::new([7; 32]),
-            node: "a".to_owned(),
-            http: String::new(),
-            connections: 16,
-        })
-        .expect("the store opens")
+        open(&self.0)
     }
+}
+
+/// Opens a store as the only daemon of a cluster.
+pub(crate) fn open(url: &str) -> PgStore {
+    let settings = PgSettings {
+        url: url.parse::<PgUrl>().expect("a URL"),
+        password: None,
+        master: Zeroizing::new([7; 32]),
+        node: "a".to_owned(),
+        http: String::new(),
+        connections: 8,
+    };
+    PgStore::open(&settings).expect("the store opens")
 }

@@ -51,10 +51,10 @@ const SESSION: &str = "\
         WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 
 /// A connection out of the pool, which goes back to it when this is dropped; a client with prepared statements kept.
-pub(super) type Connection = managed::Object<Connector>;
+pub type Connection = managed::Object<Connector>;
 
 /// Makes connections; Debug shows no password.
-pub(super) struct Connector {
+pub struct Connector {
     url: PgUrl,
     password: Option<Secret>,
     verifying: Option<Tls>,
@@ -236,7 +236,7 @@ impl managed::Manager for Connector {
 
 /// Connections to one database, made when they are needed and kept.
 #[derive(Debug, Clone)]
-pub(super) struct Pool {
+pub struct Pool {
     pool: managed::Pool<Connector>,
     max: usize,
 }
@@ -246,7 +246,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`StoreError::Open`]: a file of authorities that is of no use.
-    pub(super) fn new(url: PgUrl, password: Option<Secret>, max: usize) -> Result<Self, StoreError> {
+    pub fn new(url: PgUrl, password: Option<Secret>, max: usize) -> Result<Self, StoreError> {
         let verifying = match url.sslrootcert() {
             Some(file) => {
                 let roots = authorities(file)
@@ -271,7 +271,7 @@ impl Pool {
     /// # Errors
     /// [`StoreError::Unavailable`] while no server can be reached that takes writes, or all connections have been busy
     /// for 5 s; [`StoreError::Open`] when waiting does not mend it; [`StoreError::Closed`] after [`Self::close`].
-    pub(super) async fn get(&self) -> Result<Connection, StoreError> {
+    pub async fn get(&self) -> Result<Connection, StoreError> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(fault) => fault,
             PoolError::Timeout(TimeoutType::Wait) => StoreError::Unavailable(format!(
@@ -288,29 +288,29 @@ impl Pool {
     }
 
     /// The server that took writes the last time, as the subject of a sentence: `PostgreSQL at HOST:PORT/DATABASE`.
-    pub(super) fn at(&self) -> String {
+    pub fn at(&self) -> String {
         let connector = self.pool.manager();
         let hosts = connector.url.hosts();
         connector.at(&hosts[connector.last.load(Ordering::Relaxed) % hosts.len()])
     }
 
     /// Gives no connection out any more; those that are in use end when they come back.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.pool.close();
     }
 }
 
 /// What a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ServerFacts {
+pub struct ServerFacts {
     /// `server_version_num`: 150004 is 15.4.
-    pub(super) version: i32,
+    pub version: i32,
     /// The version of the extension Citus in this database; `None` without it.
-    pub(super) citus: Option<String>,
+    pub citus: Option<String>,
     /// Whether commits wait for a standby (`synchronous_standby_names`).
-    pub(super) synchronous: bool,
+    pub synchronous: bool,
     /// Whether commits survive a crash of the machine (`fsync`); a warning is logged when not.
-    pub(super) fsync: bool,
+    pub fsync: bool,
 }
 
 /// Looks whether a server will do, and what it is.
@@ -318,10 +318,7 @@ pub(super) struct ServerFacts {
 /// # Errors
 /// [`StoreError::Open`] when it is older than PostgreSQL 15; [`StoreError::Unavailable`] when it takes no writes, or
 /// does not answer.
-pub(super) async fn check_server(
-    pool: &Pool,
-    client: &tokio_postgres::Client,
-) -> Result<ServerFacts, StoreError> {
+pub async fn check_server(pool: &Pool, client: &tokio_postgres::Client) -> Result<ServerFacts, StoreError> {
     const FACTS: &str = "\
         SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
             pg_is_in_recovery() OR current_setting('transaction_read_only')::bool, \

@@ -36,6 +36,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+pub use self::connect::{Connection, Connector, Pool, ServerFacts, check_server};
 pub use self::url::{PgHost, PgUrl, TlsMode, UrlFault};
 
 use self::inner::Inner;
@@ -139,9 +140,9 @@ impl PgStore {
 }
 
 async fn open(settings: &PgSettings) -> Result<Arc<Inner>, StoreError> {
-    let pool = connect::Pool::new(settings.url.clone(), settings.password.clone(), settings.connections + 1)?;
+    let pool = Pool::new(settings.url.clone(), settings.password.clone(), settings.connections + 1)?;
     let mut client = pool.get().await?;
-    let facts = connect::check_server(&pool, &client).await?;
+    let facts = check_server(&pool, &client).await?;
     let distributed = facts.citus.is_some();
     let found = schema::open(&mut client, &settings.master, distributed).await?;
     drop(client);
