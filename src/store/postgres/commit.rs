@@ -35,6 +35,8 @@ pub(super) enum Refused {
     Conflict,
     /// What the guard asks for does not hold.
     Guard,
+    /// The server takes no writes any more.
+    ReadOnly(StoreError),
     /// The store does not work, or it is not known whether it was written.
     Store(StoreError),
 }
@@ -55,6 +57,7 @@ fn refused(error: Error) -> Refused {
             | &SqlState::T_R_SERIALIZATION_FAILURE,
         ) => Refused::Conflict,
         Some(&SqlState::DIVISION_BY_ZERO) => Refused::Guard,
+        Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Refused::ReadOnly(error.into()),
         _ => Refused::Store(error.into()),
     }
 }

@@ -287,11 +287,27 @@ impl Pool {
         })
     }
 
+    /// Gives every connection up that waits in the pool, for who has seen that its server takes no writes any more.
+    pub fn forget(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
+    /// What an error of a connection out of this pool means, with the place.
+    pub fn fault(&self, error: &tokio_postgres::Error) -> StoreError {
+        fault(&self.at(), error)
+    }
+
     /// The server that took writes the last time, as the subject of a sentence: `PostgreSQL at HOST:PORT/DATABASE`.
     pub fn at(&self) -> String {
         let connector = self.pool.manager();
         let hosts = connector.url.hosts();
         connector.at(&hosts[connector.last.load(Ordering::Relaxed) % hosts.len()])
+    }
+
+    /// Connections that are open, those that are in use, and callers who wait for one.
+    pub fn usage(&self) -> (usize, usize, usize) {
+        let status = self.pool.status();
+        (status.size, status.size.saturating_sub(status.available), status.waiting)
     }
 
     /// Gives no connection out any more; those that are in use end when they come back.

@@ -286,6 +286,11 @@ impl Inner {
                 connection.done();
                 tried
             }
+            Err(Refused::ReadOnly(error)) => {
+                // The connections that wait lead to the same server, which is the primary no more.
+                self.pool.forget();
+                Err(error)
+            }
             Err(Refused::Store(error)) => Err(error),
         }
     }
