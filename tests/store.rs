@@ -4,6 +4,8 @@
 
 #[path = "store/backup.rs"]
 mod backup;
+#[path = "store/citus.rs"]
+mod citus;
 #[path = "store/conformance.rs"]
 mod conformance;
 #[path = "store/embedded.rs"]

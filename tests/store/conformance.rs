@@ -237,8 +237,19 @@ pub(crate) async fn fan_out(store: &impl Store, n: usize, members: impl Fn(usize
     id
 }
 
-/// Visits one page: each member takes a T and a delivery of the job. How many there were; `None`: no page.
+/// Visits so many members, in as many pages as the engine takes for it: each takes a T and a delivery of the job. How
+/// many there were; `None`: no page.
 pub(crate) async fn page(store: &impl Store, id: JobId, limit: usize) -> Option<usize> {
+    let mut visited = one_page(store, id, limit).await?;
+    while visited < limit
+        && let Some(n) = one_page(store, id, limit - visited).await
+    {
+        visited += n;
+    }
+    Some(visited)
+}
+
+async fn one_page(store: &impl Store, id: JobId, limit: usize) -> Option<usize> {
     update(store, Scope::Page(id, limit), move |view| {
         assert!(view.job.is_some());
         for t in &mut view.terminals {

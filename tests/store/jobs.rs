@@ -29,8 +29,18 @@ fn sum(job: &Job) -> u64 {
     job.progress().iter().sum()
 }
 
-/// Visits one page upwards: each member gets a delivery of the job that waits for its turn. Whom it visited.
+/// Visits so many members upwards, in as many pages as the engine takes for it: each member gets a delivery of the job that waits for its turn. Whom it visited.
 async fn queue(store: &impl Store, id: JobId, limit: usize) -> Vec<TerminalKey> {
+    let mut visited = Vec::new();
+    while visited.len() < limit
+        && let Some(page) = queue_page(store, id, limit - visited.len()).await
+    {
+        visited.extend(page);
+    }
+    visited
+}
+
+async fn queue_page(store: &impl Store, id: JobId, limit: usize) -> Option<Vec<TerminalKey>> {
     let visited = update(store, Scope::Page(id, limit), move |view| {
         for t in &mut view.terminals {
             let mut d = Delivery::new(ServiceNo(1), 1, Kind::Key, Some(id), NOW);
@@ -39,11 +49,21 @@ async fn queue(store: &impl Store, id: JobId, limit: usize) -> Vec<TerminalKey> 
         }
         view.terminals.iter().map(|t| t.key).collect()
     });
-    visited.await.expect("a page").unwrap_or_default()
+    visited.await.expect("a page")
 }
 
-/// Walks one page back and cancels what is queued. Whom it came to, in its order; `None`: no page.
+/// Walks back over so many and cancels what is queued. Whom it came to, in its order; `None`: no page.
 async fn walk_back(store: &impl Store, id: JobId, limit: usize) -> Option<Vec<TerminalKey>> {
+    let mut visited = back_page(store, id, limit).await?;
+    while visited.len() < limit
+        && let Some(page) = back_page(store, id, limit - visited.len()).await
+    {
+        visited.extend(page);
+    }
+    Some(visited)
+}
+
+async fn back_page(store: &impl Store, id: JobId, limit: usize) -> Option<Vec<TerminalKey>> {
     let visited = update(store, Scope::Page(id, limit), move |view| {
         assert_eq!(view.job.as_ref().map(|job| job.state), Some(JobState::Cancelled));
         view.terminals.iter_mut().for_each(|t| t.cancel_job(id, NOW));

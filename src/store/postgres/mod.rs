@@ -37,6 +37,8 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 pub use self::connect::{Connection, Connector, Pool, ServerFacts, check_server};
+#[doc(hidden)]
+pub use self::sql::HOT_STATEMENTS;
 pub use self::url::{PgHost, PgUrl, TlsMode, UrlFault};
 
 use self::inner::Inner;

@@ -122,3 +122,33 @@ pub(super) const DUE_LOOKS: &str = "\
 /// See [`DUE_LOOKS`]: whose turn by SMS has come.
 pub(super) const DUE_TURNS: &str = "\
     SELECT key FROM ltkmd.terminal WHERE shard = ANY($1::int[]) AND turn <= $2::bigint ORDER BY turn LIMIT $3::bigint";
+
+/// The statements that requests, pages, resends and verification messages are made of, each with arguments about one
+/// shard: what a distributed database has to do in one place.
+#[doc(hidden)]
+pub const HOT_STATEMENTS: &[(&str, &str, &str)] = &[
+    ("reading terminals", READ_TERMINALS, "ARRAY[5], ARRAY[5], ARRAY['\\x05'::bytea]"),
+    ("reading subscribers", READ_SUBSCRIBERS, "ARRAY[5], ARRAY[5], ARRAY['a']"),
+    ("reading the revision", READ_REVISION, ""),
+    ("the guard", GUARD, "1, 'a', 1, ARRAY[1], 0, NULL, NULL"),
+    (
+        "changing terminals",
+        UPDATE_TERMINALS,
+        "ARRAY[5], ARRAY[5], ARRAY['\\x05'::bytea], ARRAY[1::bigint], ARRAY[true], ARRAY[NULL::bytea], \
+         ARRAY['\\x01'::bytea], ARRAY[1::bigint], ARRAY[NULL::bigint]",
+    ),
+    ("a member more", INSERT_MEMBER, "5, 1, '\\x05'"),
+    ("members less", DELETE_MEMBERS, "ARRAY[5], ARRAY[5], ARRAY[1::bigint], ARRAY['\\x05'::bytea]"),
+    (
+        "counters",
+        UPDATE_TALLY,
+        "ARRAY[5], ARRAY[5], ARRAY[0::smallint], ARRAY[0::bigint], ARRAY[0], ARRAY[1::bigint], ARRAY[1::bigint], \
+         ARRAY[1::bigint], ARRAY[1::bigint], ARRAY[1::bigint], ARRAY[1::bigint], ARRAY[1::bigint], ARRAY[1::bigint], \
+         ARRAY[1::bigint]",
+    ),
+    ("cursors", MOVE_CURSORS, "ARRAY[5], 1, ARRAY[5], ARRAY['\\x05'::bytea], ARRAY[NULL::bytea]"),
+    ("a page", PAGE_UP, "ARRAY[5], ARRAY[5], ARRAY['\\x05'::bytea], 1, 10"),
+    ("a page back", PAGE_DOWN, "ARRAY[5], ARRAY[5], ARRAY['\\x05'::bytea], 1, 10"),
+    ("what is due", DUE_LOOKS, "ARRAY[5], 100, 10"),
+    ("whose turn it is", DUE_TURNS, "ARRAY[5], 100, 10"),
+];
