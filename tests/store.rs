@@ -1,11 +1,9 @@
-//! What every engine promises, proved over the embedded one and the one on PostgreSQL; and what only one can promise.
+//! What every engine promises, proved over the embedded one; and what only it can promise.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "store/backup.rs"]
 mod backup;
-#[path = "store/citus.rs"]
-mod citus;
 #[path = "store/conformance.rs"]
 mod conformance;
 #[path = "store/embedded.rs"]
@@ -18,10 +16,6 @@ mod harness;
 mod histories;
 #[path = "store/jobs.rs"]
 mod jobs;
-#[path = "store/postgres.rs"]
-mod postgres;
-#[path = "harness/postgres.rs"]
-mod server;
 
 use harness::Factory;
 use ltkmd::store::EmbeddedStore;
@@ -42,4 +36,3 @@ impl Factory for Embedded {
 }
 
 conformance_tests!(embedded_conformance: super::Embedded);
-conformance_tests!(postgres_conformance: super::postgres::Pg);

@@ -7,7 +7,7 @@ use ltkmd::store::{PgStore, Store};
 
 use super::harness::{Factory, provision, register, run, services};
 use super::server::citus::Citus;
-use super::{conformance, jobs, postgres};
+use super::{conformance, engine, jobs};
 
 /// The cluster that all tests share; `None`: there is no Citus, which was said.
 fn cluster() -> Option<&'static Citus> {
@@ -27,7 +27,7 @@ impl Factory for Spread {
     }
 
     fn open(&self) -> PgStore {
-        postgres::open(&self.0)
+        engine::open(&self.0)
     }
 }
 
@@ -36,7 +36,7 @@ impl Factory for Spread {
 fn every_hot_statement_goes_to_one_place() {
     let Some(cluster) = cluster() else { return };
     let name = cluster.database();
-    let store = postgres::open(&cluster.coordinator.url_of("postgres", &name));
+    let store = engine::open(&cluster.coordinator.url_of("postgres", &name));
     run(async {
         services(&store, 1).await;
         provision(&store, 0..20, 1).await;
@@ -58,7 +58,7 @@ fn every_hot_statement_goes_to_one_place() {
 fn terminals_tables_are_spread_by_shard_and_lie_side_by_side() {
     let Some(cluster) = cluster() else { return };
     let name = cluster.database();
-    let store = postgres::open(&cluster.coordinator.url_of("postgres", &name));
+    let store = engine::open(&cluster.coordinator.url_of("postgres", &name));
     let text = "SELECT string_agg(table_name::text || ' ' || citus_table_type || ' ' || distribution_column, ', ' ORDER \
                 BY table_name::text) FROM citus_tables";
     let expected = "ltkmd.job reference <none>, ltkmd.job_shard distributed shard, ltkmd.lease reference <none>, \
