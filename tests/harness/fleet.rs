@@ -54,31 +54,50 @@ pub fn import(daemon: &Daemon, terminals: usize) {
 
 /// Registers one of them through a proxy that tells its address; `None` when the daemon is gone.
 pub fn register(connection: &mut Connection, services: &[&str], n: usize, types: &[u8]) -> Option<Reply> {
+    let nonce = nonce(&post(connection, n, "", "")?);
+    register_by(connection, services, n, types, &nonce)
+}
+
+/// The same with a nonce that is there already, of which this terminal has used nothing.
+pub fn register_by(
+    connection: &mut Connection,
+    services: &[&str],
+    n: usize,
+    types: &[u8],
+    nonce: &str,
+) -> Option<Reply> {
     let body = registration(services, Some(types));
-    let address = format!("127.{}.{}.{}", 20 + n / 65_536, n / 256 % 256, n % 256);
-    let mut post = |authorization: &str, body: &str| {
-        let head = format!(
-            "POST {} HTTP/1.1\r\nHost: {FQDN}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
-             X-Forwarded-For: {address}\r\n{authorization}\r\n",
-            target("register"),
-            media_type("register"),
-            body.len()
-        );
-        connection.try_send(format!("{head}{body}").as_bytes())?;
-        connection.reply()
-    };
     let digest = Digest {
         username: btid(n),
         password: ltkmd::digest::password(&key(n, 0)).to_vec(),
         realm: format!("3GPP-bootstrapping@{FQDN}"),
-        nonce: nonce(&post("", "")?),
+        nonce: nonce.to_owned(),
         uri: target("register"),
         algorithm: "MD5",
         qop: "auth",
         nc: "00000001".to_owned(),
         cnonce: "a".to_owned(),
     };
-    post(&format!("Authorization: {}\r\n", digest.header(body.as_bytes())), &body)
+    post(connection, n, &format!("Authorization: {}\r\n", digest.header(body.as_bytes())), &body)
+}
+
+/// A registration of this terminal as its proxy brings it.
+fn post(connection: &mut Connection, n: usize, authorization: &str, body: &str) -> Option<Reply> {
+    let address = format!("127.{}.{}.{}", 20 + n / 65_536, n / 256 % 256, n % 256);
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: {FQDN}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
+         X-Forwarded-For: {address}\r\n{authorization}\r\n",
+        target("register"),
+        media_type("register"),
+        body.len()
+    );
+    connection.try_send(format!("{head}{body}").as_bytes())?;
+    connection.reply()
+}
+
+/// A nonce of this daemon.
+pub fn fresh_nonce(daemon: &Daemon) -> String {
+    nonce(&post(&mut Connection::open(daemon.http), 0, "", "").expect("an answer"))
 }
 
 /// Registers some of them over a few connections; `types` tells what each declares.
@@ -112,6 +131,8 @@ pub struct Seen {
     pub counters: HashMap<usize, Vec<u32>>,
     /// By MSK ID.
     pub holders: HashMap<String, HashSet<usize>>,
+    /// How many LTKMs came from which daemon's address.
+    pub senders: HashMap<SocketAddr, usize>,
     octets: HashSet<Vec<u8>>,
 }
 
@@ -122,6 +143,14 @@ impl Seen {
             let distinct: HashSet<_> = counters.iter().collect();
             assert_eq!(distinct.len(), counters.len(), "T was used twice for terminal {n}: {counters:?}");
         }
+    }
+
+    /// In the order in which LTKMs came, every T was higher than those before it.
+    pub fn assert_rising(&self) {
+        let fell = |counters: &&Vec<u32>| !counters.is_sorted_by(|a, b| a < b);
+        let fallen: Vec<_> = self.counters.iter().filter(|(_, counters)| fell(counters)).collect();
+        let some = &fallen[..fallen.len().min(5)];
+        assert!(fallen.is_empty(), "T went back or was used twice for {} terminals: {some:?}", fallen.len());
     }
 }
 
@@ -185,6 +214,7 @@ fn take(socket: &UdpSocket, octets: &[u8], from: SocketAddr, seen: &mut Seen) {
     assert_eq!(ltkm.idr, btid(n).as_bytes());
     assert!(seen.octets.insert(octets.to_vec()), "the same LTKM twice");
     seen.counters.entry(n).or_default().push(ltkm.counter);
+    *seen.senders.entry(from).or_default() += 1;
     seen.holders.entry(ltkm.msk_id.to_string()).or_default().insert(n);
     let mut answer = [0; 256];
     let len = ltkm.verification(&mut answer).expect("the buffer is large enough");

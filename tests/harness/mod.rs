@@ -53,7 +53,7 @@ pub struct Daemon {
 }
 
 /// A UDP port that is free on all loopback addresses now.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
     socket.local_addr().expect("bound").port()
 }
@@ -177,6 +177,11 @@ impl Daemon {
     /// Ends it, and gives all that it ever logged.
     pub fn end_and_read_log(&mut self) -> &[String] {
         self.terminate();
+        self.rest_of_log()
+    }
+
+    /// All that one ever logged that has ended.
+    pub fn rest_of_log(&mut self) -> &[String] {
         let log = self.log.take().expect("the daemon was started");
         self.logged.extend(log.iter());
         &self.logged

@@ -1,0 +1,19 @@
+//! Several real daemons on one real database: whichever of them dies, stands still or is wrong about the time, every
+//! terminal gets its key, and no T comes twice.
+
+mod harness;
+#[path = "harness/postgres.rs"]
+mod server;
+
+#[path = "cluster/clock.rs"]
+mod clock;
+#[path = "cluster/failover.rs"]
+mod failover;
+#[path = "cluster/fanout.rs"]
+mod fanout;
+#[path = "cluster/nodes.rs"]
+mod nodes;
+#[path = "cluster/requests.rs"]
+mod requests;
+#[path = "cluster/starts.rs"]
+mod starts;
