@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use crate::harness::fleet::{Fleet, fresh_nonce, register_by};
 use crate::harness::http::Connection;
 use crate::nodes::{
-    Cluster, SERVICE, TAKEOVER, TERMINALS, adds_up, alone, await_holders, await_shares, await_verified, leases,
-    populated, readyz,
+    Cluster, SERVICE, TAKEOVER, TERMINALS, adds_up, alone, await_holders, await_shares, await_verified,
+    leases, populated, readyz,
 };
 use crate::server::process::poll;
 use crate::server::{PATIENCE, shared};

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::harness::fleet::{BEHIND_PROXY, Fleet, fresh_nonce, import, register_by};
 use crate::harness::http::{Connection, request};
-use crate::harness::{Daemon, PATIENCE, PROGRAM, free_port, write_secret};
+use crate::harness::{Daemon, PATIENCE, PROGRAM, free_port, merge, write_secret};
 use crate::server::{Postgres, process::poll, shared};
 
 /// Terminals of a fan-out.
@@ -70,6 +70,13 @@ impl Cluster {
             self.port,
             self.overrides
         )
+    }
+
+    /// The same with something else in place of it.
+    pub(crate) fn settings_with(&self, name: &str, overrides: &str) -> String {
+        let mut settings: toml::Table = toml::from_str(&self.settings(name)).expect("TOML");
+        merge(&mut settings, toml::from_str(overrides).expect("TOML"));
+        settings.to_string()
     }
 
     /// Starts a daemon that may have to wait.
@@ -181,8 +188,10 @@ pub(crate) fn populated() -> String {
     static FILLED: OnceLock<String> = OnceLock::new();
     let filled = FILLED.get_or_init(|| {
         let database = shared().database();
-        let cluster =
-            Cluster::new(&shared().url_of("postgres", &database), "udp.first_timeout = \"3s\"\nudp.attempts = 10");
+        let cluster = Cluster::new(
+            &shared().url_of("postgres", &database),
+            "udp.first_timeout = \"3s\"\nudp.attempts = 10",
+        );
         let mut daemons = cluster.start(["a", "b", "c"]);
         let fleet = Fleet::listen(cluster.port);
         daemons[0].put_service(SERVICE, 1, json!({}));
@@ -191,7 +200,8 @@ pub(crate) fn populated() -> String {
         await_holders(&fleet, "00010001", TERMINALS);
         daemons[2].await_state("all answers", |daemon| {
             let page = daemon.get("/v1/services/urn:s/keys");
-            (daemon.get("/v1/deliveries?state=sent")["items"].as_array().expect("items").is_empty()).then_some(page)
+            (daemon.get("/v1/deliveries?state=sent")["items"].as_array().expect("items").is_empty())
+                .then_some(page)
         });
         fleet.seen().assert_rising();
         daemons.iter_mut().for_each(|daemon| assert!(daemon.terminate().success()));

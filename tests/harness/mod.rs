@@ -346,7 +346,8 @@ pub fn write_secret(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("mode set");
 }
 
-fn merge(into: &mut toml::Table, from: toml::Table) {
+/// Puts the keys of one table in place of another's.
+pub fn merge(into: &mut toml::Table, from: toml::Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
             (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
