@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::admin::{self, AdminListener};
@@ -309,17 +310,33 @@ async fn open_store(
     listeners: &[TcpListener],
     admin: &AdminListener,
 ) -> Result<Arc<dyn Store>, StoreError> {
+    let tls = settings.http.tls.as_ref().map(|tls| &tls.server);
+    let refuse = || async {
+        tokio::join!(http::refuse_for(listeners, tls, REOPEN), admin::unready_for(admin, REOPEN));
+    };
+    // Who calls meanwhile waits for a directory, which opens sooner or later, and not for a server that may hang.
+    let remote = matches!(settings.store.url, StoreUrl::Postgres(_));
     let mut told = false;
     loop {
-        match open_once(settings).await {
+        let mut opening = Box::pin(open_once(settings));
+        let patience = if remote { REOPEN } else { Duration::MAX };
+        let mut opened = timeout(patience, &mut opening).await;
+        let opened = loop {
+            match opened {
+                Ok(opened) => break opened,
+                // It goes on by itself, on a thread of its own.
+                Err(_) => refuse().await,
+            }
+            opened = timeout(Duration::ZERO, &mut opening).await;
+        };
+        match opened {
             Ok(store) => return Ok(store),
             Err(error) if error.is_retriable() => {
                 if !told {
                     tracing::error!(%error, "not ready; trying again each second");
                     told = true;
                 }
-                let tls = settings.http.tls.as_ref().map(|tls| &tls.server);
-                tokio::join!(http::refuse_for(listeners, tls, REOPEN), admin::unready_for(admin, REOPEN));
+                refuse().await;
             }
             Err(error) => return Err(error),
         }

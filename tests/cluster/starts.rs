@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::http::request;
+use crate::harness::terminal::{media_type, target};
 use crate::harness::{Daemon, free_port, write_secret};
 use crate::nodes::{Cluster, alone, readyz};
 use crate::server::process::poll;
@@ -100,7 +101,8 @@ fn a_server_that_is_not_there_yet_is_awaited_with_503_and_served_from_once_it_co
     );
     (daemon.http.set_port(http), daemon.admin.set_port(admin));
     let answered = |daemon: &Daemon| {
-        request(daemon.http, "POST", "/keymanagement?requesttype=register", &[], b"").status
+        let headers = [("Content-Type", media_type("register"))];
+        request(daemon.http, "POST", &target("register"), &headers, b"").status
     };
     for _ in 0..3 {
         assert_eq!((answered(&daemon), readyz(&daemon)), (503, 503));
