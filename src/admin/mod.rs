@@ -6,6 +6,7 @@
 mod auth;
 mod backup;
 mod body;
+mod cluster;
 mod documents;
 mod events;
 mod export;

@@ -15,7 +15,7 @@ use super::auth::{self, Auth, Gate};
 use super::events::Viewers;
 use super::problem::Problem;
 use super::trail::Recorder;
-use super::{backup, handlers, import, jobs, openapi, page, services, trail};
+use super::{backup, cluster, handlers, import, jobs, openapi, page, services, trail};
 use crate::audit::AuditLog;
 use crate::engine::Engine;
 
@@ -476,6 +476,17 @@ static CALLS: &[Operation] = &[
         answers: &[(200, "Its state.", Content::Json("Status"))],
         errors: &[500, 503],
         handler: || routing::get(handlers::status),
+        ..READ
+    },
+    Operation {
+        path: "/v1/cluster",
+        id: "getCluster",
+        tag: "daemon",
+        summary: "The daemons on this store, the shard ranges that each holds, and the database behind them. One daemon \
+                  where the store is a directory.",
+        answers: &[(200, "All of them.", Content::Json("Cluster"))],
+        errors: &[500, 503],
+        handler: || routing::get(cluster::show),
         ..READ
     },
     Operation {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{Engine, EngineError, RotateSpec};
 use crate::id::ServiceNo;
 use crate::keys::ServiceKeys;
-use crate::metrics::{DiskGauges, LaneGauges, ServiceGauges};
+use crate::metrics::{ClusterGauges, DiskGauges, LaneGauges, ServiceGauges};
 use crate::store::{CatalogueWrite, Counts, DiskUse, Job, JobKind, JobState, Lane, StoreError};
 use crate::time::Timestamp;
 
@@ -164,6 +164,16 @@ impl Engine {
         let lane = |lane| LaneGauges { entries: self.store.due_len(lane), next: self.store.next_due(lane) };
         self.metrics.lanes(lane(Lane::Look), lane(Lane::Sms));
         self.metrics.committed(&self.store.take_commit_times(), now);
+        let m = self.store.membership();
+        self.metrics.cluster(ClusterGauges {
+            alive: m.alive,
+            gone: m.gone,
+            held: m.held,
+            unheld: m.unheld,
+            lease_left: m.lease_left.map_or(0.0, |left| left.as_secs_f64()),
+            overdue: m.overdue.as_secs_f64(),
+            clock_offset: m.clock_offset_ms as f64 / 1000.0,
+        });
         self.metrics.ready(self.readiness().iter().all(|(_, works)| works.is_ok()));
     }
 

@@ -37,6 +37,25 @@ pub struct JobGauges {
     pub oldest: Option<Timestamp>,
 }
 
+/// The daemons that share a store, as one of them knows.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ClusterGauges {
+    /// Daemons whose leases are good.
+    pub alive: u32,
+    /// Daemons that stopped without a word.
+    pub gone: u32,
+    /// Shard ranges that this one holds.
+    pub held: u32,
+    /// Shard ranges that nobody holds.
+    pub unheld: u32,
+    /// Seconds until its leases end unless they are renewed.
+    pub lease_left: f64,
+    /// Seconds by which its earliest look at a delivery is late.
+    pub overdue: f64,
+    /// Seconds by which the clock that counts is ahead of its machine's.
+    pub clock_offset: f64,
+}
+
 /// The store's disk, in octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DiskGauges {

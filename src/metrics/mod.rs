@@ -13,7 +13,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use gauges::{DiskGauges, JobGauges, LaneGauges, ServiceGauges};
+pub use gauges::{ClusterGauges, DiskGauges, JobGauges, LaneGauges, ServiceGauges};
 pub use glance::Glance;
 pub use hour::{MINUTES, Minute};
 pub use outcome::{SmsOutcome, SmscFault, UdpOutcome};
@@ -113,6 +113,13 @@ pub struct Metrics {
     audit_lines: Counter,
     audit_errors: Counter,
     audit_file: Float,
+    cluster_alive: Gauge,
+    cluster_gone: Gauge,
+    cluster_held: Gauge,
+    cluster_unheld: Gauge,
+    cluster_lease_left: Float,
+    cluster_overdue: Float,
+    cluster_clock_offset: Float,
     ready: Gauge,
     start: Timestamp,
     hour: Hour,
@@ -231,6 +238,13 @@ impl Metrics {
             audit_lines: Counter::default(),
             audit_errors: Counter::default(),
             audit_file: Float::default(),
+            cluster_alive: Gauge::default(),
+            cluster_gone: Gauge::default(),
+            cluster_held: Gauge::default(),
+            cluster_unheld: Gauge::default(),
+            cluster_lease_left: Float::default(),
+            cluster_overdue: Float::default(),
+            cluster_clock_offset: Float::default(),
             ready: Gauge::default(),
             start: Timestamp::now(),
             hour: Hour::default(),
@@ -282,6 +296,13 @@ impl Metrics {
         r.add(&table::AUDIT_LINES, &m.audit_lines);
         r.add(&table::AUDIT_ERRORS, &m.audit_errors);
         r.add(&table::AUDIT_FILE, &m.audit_file);
+        r.add(&table::CLUSTER_ALIVE, &m.cluster_alive);
+        r.add(&table::CLUSTER_GONE, &m.cluster_gone);
+        r.add(&table::CLUSTER_HELD, &m.cluster_held);
+        r.add(&table::CLUSTER_UNHELD, &m.cluster_unheld);
+        r.add(&table::CLUSTER_LEASE_LEFT, &m.cluster_lease_left);
+        r.add(&table::CLUSTER_OVERDUE, &m.cluster_overdue);
+        r.add(&table::CLUSTER_CLOCK_OFFSET, &m.cluster_clock_offset);
         r.add(&table::READY, &m.ready);
         let start = Float::default();
         moment(&start, Some(m.start));
@@ -427,6 +448,17 @@ impl Metrics {
         self.store_disk.set(disk.taken as f64);
         self.store_journal.set(disk.journals as f64);
         self.store_free.set(disk.free.map_or(f64::NAN, |free| free as f64));
+    }
+
+    /// The daemons that share the store.
+    pub fn cluster(&self, cluster: ClusterGauges) {
+        gauge(&self.cluster_alive, cluster.alive);
+        gauge(&self.cluster_gone, cluster.gone);
+        gauge(&self.cluster_held, cluster.held);
+        gauge(&self.cluster_unheld, cluster.unheld);
+        self.cluster_lease_left.set(cluster.lease_left);
+        self.cluster_overdue.set(cluster.overdue);
+        self.cluster_clock_offset.set(cluster.clock_offset);
     }
 
     /// Durable commits took so many seconds each, the last of them a moment before `now`.

@@ -231,6 +231,22 @@ metrics! {
         AUDIT_FILE = Kind::Gauge, "ltkmd_audit_file_bytes", [],
             "What the audit log's file takes, those it was rotated into not included";
     }
+    "The cluster" {
+        CLUSTER_ALIVE = Kind::Gauge, "ltkmd_cluster_nodes_alive", [],
+            "Daemons on the same store whose leases are good, this one included: 1 on a store of its own";
+        CLUSTER_GONE = Kind::Gauge, "ltkmd_cluster_nodes_gone", [],
+            "Daemons that stopped renewing their leases without a word, within a day";
+        CLUSTER_HELD = Kind::Gauge, "ltkmd_cluster_ranges_held", [],
+            "Shard ranges that this daemon holds, of 64: 1 on a store of its own";
+        CLUSTER_UNHELD = Kind::Gauge, "ltkmd_cluster_ranges_unheld", [],
+            "Shard ranges that no daemon held when this one last renewed its leases";
+        CLUSTER_LEASE_LEFT = Kind::Gauge, "ltkmd_cluster_lease_left_seconds", [],
+            "Until this daemon's leases end unless they are renewed: about 5, falling when the database is away; 0 on a store of its own";
+        CLUSTER_OVERDUE = Kind::Gauge, "ltkmd_cluster_overdue_seconds", [],
+            "How late the earliest look at a delivery is that this daemon should have taken";
+        CLUSTER_CLOCK_OFFSET = Kind::Gauge, "ltkmd_cluster_clock_offset_seconds", [],
+            "How far the database's clock, which counts, is ahead of this machine's; 0 on a store of its own";
+    }
     "The daemon" {
         READY = Kind::Gauge, "ltkmd_ready", [],
             "Whether everything works that /readyz looks at";

@@ -6,6 +6,7 @@
 //! the same commit, and that secrets are sealed.
 
 pub mod backup;
+pub mod cluster;
 mod codec;
 mod due;
 mod embedded;
@@ -28,6 +29,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
+use self::cluster::{Cluster, Membership};
 use crate::delivery::{Delivery, MessageId, State, Terminal};
 use crate::id::{BTid, JobId, MethodSet, Msisdn, ServiceId, ServiceNo, SubscriberId, TerminalKey};
 use crate::keys::{Catalogue, Msk, Service};
@@ -537,6 +539,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Durations of commits since the last call, in seconds, for the histogram; bounded.
     fn take_commit_times(&self) -> Vec<f64>;
+
+    /// All daemons on this store, the shard ranges that they hold, and the database behind it.
+    fn cluster(&self) -> StoreFuture<'_, Cluster> {
+        let overdue = cluster::late(self.next_due(Lane::Look));
+        Box::pin(std::future::ready(Ok(Cluster::alone(overdue))))
+    }
+
+    /// What this daemon knows of its cluster without asking anybody.
+    fn membership(&self) -> Membership {
+        Membership::alone(cluster::late(self.next_due(Lane::Look)))
+    }
 
     /// Where a B-TID's terminal is.
     fn terminal_key(&self, btid: &BTid) -> TerminalKey {

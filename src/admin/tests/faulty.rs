@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use crate::delivery::{Delivery, MessageId, Terminal};
 use crate::id::{BTid, JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
+use crate::store::cluster::Cluster;
 use crate::store::{
     CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, EmbeddedStore, Holders, Job, Lane,
     Scope, Sealer, Store, StoreError, StoreFuture, Subscriber, TerminalFilter,
@@ -17,11 +18,13 @@ pub(crate) struct Faulty {
     pub(crate) fault: Mutex<Option<StoreError>>,
     /// How updates fail while the rest works.
     pub(crate) update_fault: Mutex<Option<StoreError>>,
+    /// A cluster that is shown in place of one daemon.
+    pub(crate) cluster: Mutex<Option<Cluster>>,
 }
 
 impl Faulty {
     pub(crate) fn new(inner: EmbeddedStore) -> Self {
-        Self { inner, fault: Mutex::new(None), update_fault: Mutex::new(None) }
+        Self { inner, fault: Mutex::new(None), update_fault: Mutex::new(None), cluster: Mutex::new(None) }
     }
 
     fn or_fail<'a, T: Send + 'a>(&'a self, works: StoreFuture<'a, T>) -> StoreFuture<'a, T> {
@@ -106,6 +109,12 @@ impl Store for Faulty {
     }
     fn counts(&self) -> Counts {
         self.inner.counts()
+    }
+    fn cluster(&self) -> StoreFuture<'_, Cluster> {
+        match self.cluster.lock().expect("no panic").clone() {
+            Some(cluster) => self.or_fail(Box::pin(std::future::ready(Ok(cluster)))),
+            None => self.or_fail(self.inner.cluster()),
+        }
     }
     fn moment(&self) -> StoreFuture<'_, Box<dyn crate::store::backup::Moment>> {
         self.or_fail(self.inner.moment())

@@ -225,6 +225,11 @@ impl World {
             .expect("the store works");
     }
 
+    /// From now on this cluster is shown.
+    pub(crate) fn show_cluster(&self, cluster: crate::store::cluster::Cluster) {
+        *self.store.cluster.lock().expect("no panic") = Some(cluster);
+    }
+
     /// From now on the store fails like this.
     fn break_store(&self, error: Option<StoreError>) {
         *self.store.fault.lock().expect("no panic") = error;

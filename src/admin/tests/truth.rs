@@ -50,6 +50,7 @@ fn calls(job: &Value) -> Vec<(&'static str, String, Value)> {
         ("POST", format!("{TERMINAL}/trigger"), json!({"procedure": "register"})),
         ("GET", "/v1/deliveries".to_owned(), Value::Null),
         ("GET", "/v1/status".to_owned(), Value::Null),
+        ("GET", "/v1/cluster".to_owned(), Value::Null),
         ("GET", "/v1/audit/head".to_owned(), Value::Null),
         ("GET", "/metrics".to_owned(), Value::Null),
         ("GET", "/healthz".to_owned(), Value::Null),

@@ -3,6 +3,7 @@
 pub(super) mod api;
 mod audit;
 mod backup;
+mod cluster;
 mod file;
 mod job;
 mod provision;
@@ -55,6 +56,8 @@ pub struct Ctl {
 enum Command {
     /// Show how the daemon is; exit 1 when it is not ready
     Status,
+    /// Show the daemons on the store, what each of them holds, and the database; exit 1 when something is amiss
+    Cluster,
     /// Services: what terminals register for
     #[command(subcommand)]
     Service(service::Service),
@@ -155,6 +158,7 @@ async fn perform(ctl: Ctl, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let api = &mut Api::new(endpoint, ctl.token_file.as_deref())?;
     match ctl.command {
         Command::Status => status(api, screen).await,
+        Command::Cluster => cluster::show(api, screen).await,
         Command::Service(command) => command.run(api, screen).await,
         Command::Subscriber(command) => command.run(api, screen).await,
         Command::Credential(command) => command.run(api, screen).await,

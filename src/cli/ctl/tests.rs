@@ -330,3 +330,100 @@ async fn on_a_terminal_tables_have_frames() {
     assert_eq!(execute(ctl, screen(&mut out, &mut err, true)).await, 0);
     assert!(String::from_utf8(out).expect("UTF-8").starts_with('┌'));
 }
+
+/// Two daemons on a database, one of them gone, on which a worker does not answer.
+fn cluster_of_two() -> crate::store::cluster::Cluster {
+    use std::time::Duration;
+
+    use crate::store::cluster::{Citus, Cluster, Database, Node, NodeState, Standby, Worker};
+    use crate::time::Timestamp;
+    let node = |name: &str, here, state, leases| Node {
+        name: Some(name.to_owned()),
+        here,
+        state,
+        http: Some("10.0.0.1:8080".to_owned()),
+        started: Some(Timestamp::from_secs(1_700_000_000)),
+        seen: Timestamp::from_secs(1_700_000_100),
+        version: "0.1.0".to_owned(),
+        format: Some(1),
+        leases,
+        leads: here,
+        overdue: Duration::from_millis(1_500),
+        clock_offset_ms: -250,
+    };
+    let worker = |address: &str, size| Worker { address: address.to_owned(), active: true, size };
+    let standby = Standby {
+        name: "db2".to_owned(),
+        address: "10.0.0.9".to_owned(),
+        state: "sync".to_owned(),
+        behind: Some(2048),
+        late: Some(Duration::from_millis(700)),
+    };
+    Cluster {
+        shared: true,
+        nodes: vec![node("bsm-1", true, NodeState::Alive, 62), node("bsm-2", false, NodeState::Gone, 0)],
+        ranges: 64,
+        unheld: vec![5, 6],
+        database: Some(Database {
+            version: "16.4".to_owned(),
+            size: 3 << 30,
+            synchronous: true,
+            standbys: Some(vec![standby]),
+            citus: Some(Citus {
+                version: "13.2-1".to_owned(),
+                workers: vec![worker("w1:5432", Some(5 << 20)), worker("w2:5432", None)],
+            }),
+        }),
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_of_one_daemon_is_told_plainly_and_nothing_is_amiss() {
+    let world = World::new().await;
+    let told = done(&world, &["cluster"]).await;
+    assert!(told.starts_with("one daemon: its store is a directory of its own"), "{told}");
+    let outcome = ctl(&world, &["cluster", "--json"]).await;
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    let cluster = outcome.json();
+    assert_eq!((&cluster["shared"], &cluster["database"]), (&json!(false), &Value::Null));
+    assert_eq!((&cluster["ranges"], &cluster["unheld"]), (&json!(1), &json!([])));
+    let node = &cluster["nodes"][0];
+    assert_eq!((&node["state"], &node["leads"], &node["leases"]), (&json!("alive"), &json!(true), &json!(1)));
+    assert_eq!(cluster["nodes"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn a_cluster_is_a_table_of_its_daemons_and_what_is_amiss_is_told_with_exit_code_1() {
+    let world = World::new().await;
+    world.show_cluster(cluster_of_two());
+    let outcome = ctl(&world, &["cluster"]).await;
+    assert_eq!(outcome.code, 1);
+    for told in [
+        "2 of 64 shard ranges have no holder",
+        "bsm-2 stopped without a word, last seen 2023-11-14T22:15:00Z",
+        "the database's worker w2:5432 does not answer",
+    ] {
+        assert!(outcome.err.contains(told), "{told}: {}", outcome.err);
+    }
+    let line = |start: &str| {
+        let found = outcome.out.lines().find(|line| line.trim_start().starts_with(start));
+        found.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap_or_default()
+    };
+    assert!(
+        line("bsm-1").starts_with("bsm-1 (here) alive, leads 62 of 64 1.5 s -0.2 s 2023-11-14T22:15:00Z")
+    );
+    assert!(line("bsm-2").starts_with("bsm-2 gone 0 of 64"), "{}", outcome.out);
+    assert_eq!(line("database"), "database PostgreSQL 16.4, 3.00 GiB");
+    assert_eq!(line("commits"), "commits wait for a standby");
+    assert_eq!(line("standbys"), "standbys db2 at 10.0.0.9, sync, behind by 2.00 KiB, 0.7 s");
+    assert_eq!(line("distributed"), "distributed Citus 13.2-1: w1:5432, 5.00 MiB; w2:5432, does not answer");
+    let mut well = cluster_of_two();
+    well.unheld.clear();
+    well.nodes.pop();
+    well.database =
+        well.database.map(|d| crate::store::cluster::Database { standbys: None, citus: None, ..d });
+    world.show_cluster(well);
+    let told = done(&world, &["cluster"]).await;
+    assert!(told.contains("not to be seen by this role"), "{told}");
+    assert!(!told.contains("distributed"), "{told}");
+}

@@ -11,6 +11,7 @@ use super::place::{RANGES, range, shard, shards_of};
 use super::sql;
 use crate::id::TerminalKey;
 use crate::store::StoreError;
+use crate::store::cluster::Membership;
 use crate::time;
 
 /// How long a lease is good after its last renewal.
@@ -24,6 +25,12 @@ pub(super) const RENEW: Duration = Duration::from_secs(1);
 
 /// A node that was not seen for so long is forgotten.
 const FORGOTTEN: &str = "24 hours";
+
+/// Whether a row of `ltkmd.node` is a daemon whose leases are good.
+pub(super) const ALIVE: &str = "expires > now()";
+
+/// Whether it is one that stopped renewing without a word: who leaves in order lets go before its leases end.
+pub(super) const GONE: &str = "(expires <= now() AND expires >= seen + interval '6 seconds')";
 
 /// Clocks that differ by more than this are told.
 const CLOCK_TOLD: i64 = 1_000;
@@ -39,6 +46,10 @@ struct Held {
     generation: u64,
     /// Until when they may be relied upon.
     until: Instant,
+    /// Daemons that lived and that were gone, and ranges that nobody held, at the last renewal.
+    alive: u32,
+    gone: u32,
+    unheld: u32,
 }
 
 /// This daemon's leases.
@@ -54,6 +65,7 @@ struct Node {
     name: String,
     epoch: i64,
     alive: bool,
+    gone: bool,
 }
 
 /// What one renewal found.
@@ -79,7 +91,14 @@ impl Leases {
                     RETURNING epoch";
         let version = env!("CARGO_PKG_VERSION");
         let row = client.query_one(text, &[&name, &version, &format, &http]).await?;
-        let held = Held { ranges: [false; RANGES], generation: 0, until: Instant::now() };
+        let held = Held {
+            ranges: [false; RANGES],
+            generation: 0,
+            until: Instant::now(),
+            alive: 0,
+            gone: 0,
+            unheld: RANGES as u32,
+        };
         Ok(Self { name: name.to_owned(), epoch: row.get(0), held: RwLock::new(held) })
     }
 
@@ -112,6 +131,29 @@ impl Leases {
         }
         let mine = (0..RANGES).filter(|range| held.ranges[*range]);
         (mine.flat_map(shards_of).collect(), held.generation)
+    }
+
+    /// What is known of the cluster since the last renewal.
+    pub(super) fn membership(&self, overdue: Duration) -> Membership {
+        let held = self.read();
+        let left = held.until.saturating_duration_since(Instant::now());
+        let count = held.ranges.iter().filter(|held| **held).count();
+        Membership {
+            alive: held.alive,
+            gone: held.gone,
+            held: if left.is_zero() { 0 } else { count as u32 },
+            unheld: held.unheld,
+            lease_left: Some(left),
+            overdue,
+            clock_offset_ms: time::offset(),
+        }
+    }
+
+    /// Notes what a renewal has seen of the others.
+    fn note(&self, nodes: &[Node], unheld: usize) {
+        let count = |which: fn(&Node) -> bool| nodes.iter().filter(|n| which(n)).count() as u32;
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        (held.alive, held.gone, held.unheld) = (count(|n| n.alive), count(|n| n.gone), unheld as u32);
     }
 
     fn set(&self, ranges: [bool; RANGES], until: Option<Instant>) {
@@ -152,10 +194,14 @@ impl Leases {
         let text = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
         let row = client.query_one(text, &[]).await?;
         self.keep_time(row.get(0), clock, asked.elapsed());
-        let text = "SELECT name, epoch, expires > now() FROM ltkmd.node ORDER BY name";
-        let nodes = client.query(text, &[]).await?;
-        let node =
-            |row: &tokio_postgres::Row| Node { name: row.get(0), epoch: row.get(1), alive: row.get(2) };
+        let text = format!("SELECT name, epoch, {ALIVE}, {GONE} FROM ltkmd.node ORDER BY name");
+        let nodes = client.query(&text, &[]).await?;
+        let node = |row: &tokio_postgres::Row| Node {
+            name: row.get(0),
+            epoch: row.get(1),
+            alive: row.get(2),
+            gone: row.get(3),
+        };
         let nodes: Vec<Node> = nodes.iter().map(node).collect();
         let text = "SELECT range, node, epoch FROM ltkmd.lease ORDER BY range";
         let (mut mine, mut free) = (Vec::new(), Vec::new());
@@ -169,6 +215,7 @@ impl Leases {
                 free.push(range);
             }
         }
+        let mut unheld = free.len();
         let fair = self.fair_share(&nodes);
         let surplus = mine.split_off(fair.min(mine.len()));
         let wanted: Vec<i32> = free.into_iter().take(fair.saturating_sub(mine.len())).collect();
@@ -176,9 +223,11 @@ impl Leases {
             // What is given up is not relied upon from here on, whatever becomes of the change.
             self.set(flags(&mine), None);
             let gained = self.change(client, &surplus, &wanted).await?;
+            unheld = (unheld + surplus.len()).saturating_sub(gained.len());
             mine.extend(gained);
         }
         self.set(flags(&mine), Some(until));
+        self.note(&nodes, unheld);
         let row = client.query_one("SELECT revision, first_t FROM ltkmd.meta", &[]).await?;
         let (revision, first_t): (i64, i64) = (row.get(0), row.get(1));
         if self.leads() {
@@ -240,7 +289,7 @@ impl Leases {
         transaction.execute(sql::EXCLUDE, &[]).await?;
         let text = "UPDATE ltkmd.lease SET node = NULL, epoch = NULL WHERE node = $1 AND epoch = $2";
         transaction.execute(text, &[&self.name, &self.epoch]).await?;
-        let text = "UPDATE ltkmd.node SET expires = now() WHERE name = $1 AND epoch = $2";
+        let text = "UPDATE ltkmd.node SET seen = now(), expires = now() WHERE name = $1 AND epoch = $2";
         transaction.execute(text, &[&self.name, &self.epoch]).await?;
         transaction.commit().await?;
         Ok(())

@@ -10,6 +10,7 @@
 
 mod catalogue;
 mod change;
+mod cluster;
 mod commit;
 mod connect;
 mod counts;
@@ -44,6 +45,7 @@ pub use self::url::{PgHost, PgUrl, TlsMode, UrlFault};
 use self::inner::Inner;
 use self::lease::Leases;
 use self::place::shard;
+use super::cluster::{Cluster, Membership, late};
 use super::{
     CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, Holders, Job, Lane, Scope, Sealer,
     Store, StoreError, StoreFuture, Subscriber, TerminalFilter,
@@ -212,6 +214,20 @@ impl Store for PgStore {
 
     fn leads(&self) -> bool {
         self.inner.leases.leads()
+    }
+
+    fn cluster(&self) -> StoreFuture<'_, Cluster> {
+        self.run(CALL, |inner| async move {
+            let connection = inner.connection().await?;
+            let (here, _) = inner.leases.node();
+            let cluster = cluster::look(&connection, &here, inner.distributed).await?;
+            connection.done();
+            Ok(cluster)
+        })
+    }
+
+    fn membership(&self) -> Membership {
+        self.inner.leases.membership(late(self.next_due(Lane::Look)))
     }
 
     fn pages_at_once(&self) -> usize {
