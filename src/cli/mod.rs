@@ -6,6 +6,7 @@ pub mod completions;
 pub mod ctl;
 pub mod demo;
 pub mod man;
+pub mod raise_t;
 pub mod restore;
 mod serve;
 pub mod ue;
@@ -43,6 +44,8 @@ enum Command {
     Ctl(Box<ctl::Ctl>),
     /// Put a backup in the place of the store; the daemon must not run
     Restore(restore::RestoreArgs),
+    /// Move every T of a PostgreSQL database forward, after an older state of it was restored; no daemon may run
+    RaiseT(raise_t::RaiseTArgs),
     /// Print manual pages
     Man(man::ManArgs),
     /// Print what a shell needs to complete the command line
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Ue(args) => run(ue::run(*args)),
         Command::Ctl(args) => run(ctl::run(*args)),
         Command::Restore(args) => restore::run(&args),
+        Command::RaiseT(args) => raise_t::run(&args),
         Command::Man(args) => man::run(&args, definition()),
         Command::Completions(args) => completions::run(&args, definition()),
     }

@@ -16,10 +16,10 @@ use crate::store::backup::Kind;
 use crate::store::{Phase, RestoreError, RestoreOptions, Restored, restore};
 
 /// By how much T moves when nothing else is said.
-const MARGIN: u64 = 1_000_000;
+pub(super) const MARGIN: u64 = 1_000_000;
 
 /// By how much T can be moved: a fortieth of its range.
-const MAX_MARGIN: u64 = 100_000_000;
+pub(super) const MAX_MARGIN: u64 = 100_000_000;
 
 /// `ltkmd restore …`
 #[derive(Debug, clap::Args)]
@@ -114,7 +114,7 @@ fn restore_file(args: &RestoreArgs, dir: &Path, key: Option<[u8; 32]>) -> Result
 }
 
 /// Lets Ctrl-C end the work in order. Without the thread it ends the process, which the next start copes with.
-fn stop_on_ctrl_c(stop: Arc<AtomicBool>) {
+pub(super) fn stop_on_ctrl_c(stop: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         if let Ok(runtime) = runtime

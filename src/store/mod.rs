@@ -20,7 +20,7 @@ mod seal;
 mod tally;
 
 pub use embedded::{EmbeddedStore, Phase, RestoreError, RestoreOptions, Restored, restore};
-pub use postgres::{PgHost, PgSettings, PgStore, PgUrl, TlsMode, UrlFault};
+pub use postgres::{PgHost, PgSettings, PgStore, PgUrl, Raised, TlsMode, UrlFault, raise_t};
 pub use seal::{SealError, Sealer};
 
 use std::collections::BTreeMap;

@@ -21,6 +21,7 @@ mod keeper;
 mod lease;
 mod lists;
 mod place;
+mod raise;
 mod schema;
 mod scope;
 mod sql;
@@ -38,6 +39,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 pub use self::connect::{Connection, Connector, Pool, ServerFacts, check_server};
+pub use self::raise::{Raised, raise_t};
 #[doc(hidden)]
 pub use self::sql::HOT_STATEMENTS;
 pub use self::url::{PgHost, PgUrl, TlsMode, UrlFault};

@@ -22,6 +22,9 @@ const SPREAD: [&str; 5] = ["terminal", "subscriber", "member", "tally", "job_sha
 /// Small tables, whole on every worker.
 const EVERYWHERE: [&str; 6] = ["meta", "service", "msk", "job", "node", "lease"];
 
+/// Whether somebody began to raise every T and has not come to the end.
+pub(super) const IS_RAISING: &str = "SELECT to_regclass('ltkmd.raising') IS NOT NULL";
+
 /// What the database says of itself.
 pub(super) struct Found {
     pub(super) sealer: Sealer,
@@ -42,6 +45,19 @@ pub(super) async fn open(
     if !there.get::<_, bool>(0) {
         create(&transaction, master, distributed).await?;
     }
+    let found = read(&transaction, master).await?;
+    if transaction.query_one(IS_RAISING, &[]).await?.get(0) {
+        return Err(StoreError::Open(
+            "raising every T was begun in this database and has not come to its end: give ltkmd raise-t once more"
+                .to_owned(),
+        ));
+    }
+    transaction.commit().await?;
+    Ok(found)
+}
+
+/// Opens what is there.
+pub(super) async fn read(transaction: &Transaction<'_>, master: &[u8; 32]) -> Result<Found, StoreError> {
     let text = "SELECT format, accepts, data_key, first_t, revision FROM ltkmd.meta";
     let row = transaction.query_opt(text, &[]).await.map_err(|error| match error.code() {
         Some(&SqlState::UNDEFINED_COLUMN | &SqlState::UNDEFINED_TABLE) => StoreError::Open(
@@ -71,7 +87,6 @@ pub(super) async fn open(
         )
     })?;
     let (first_t, revision): (i64, i64) = (row.get(3), row.get(4));
-    transaction.commit().await?;
     Ok(Found { sealer, first_t: first_t as u64, revision: revision as u64 })
 }
 

@@ -25,6 +25,9 @@ pub(super) const SHARE: &str = "SELECT pg_advisory_xact_lock_shared(4276215384)"
 /// See [`SHARE`].
 pub(super) const EXCLUDE: &str = "SELECT pg_advisory_xact_lock(4276215384)";
 
+/// See [`EXCLUDE`]: for as long as the connection lives, and without waiting.
+pub(super) const TRY_EXCLUDE: &str = "SELECT pg_try_advisory_lock(4276215384)";
+
 /// Fails (division by zero) unless services and keys are of revision `$1`, the node `$2` of epoch `$3` has `$5` leases
 /// among the ranges `$4`, and the job `$6` is in the state `$7`. Each is asked for only where it is given.
 pub(super) const GUARD: &str = "\
