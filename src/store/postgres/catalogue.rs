@@ -112,15 +112,19 @@ pub(super) async fn write(
             }
             CatalogueWrite::RemoveKey(no, number) => {
                 let (no, number) = (i64::from(no.0), i32::from(number));
-                let text = "DELETE FROM ltkmd.msk WHERE service = $1 AND number = $2";
-                transaction.execute(text, &[&no, &number]).await?;
+                for text in [
+                    "DELETE FROM ltkmd.msk WHERE service = $1 AND number = $2",
+                    "DELETE FROM ltkmd.tally WHERE kind = 2 AND a = $1 AND b = $2",
+                ] {
+                    transaction.execute(text, &[&no, &number]).await?;
+                }
             }
             CatalogueWrite::RemoveService(no) => {
                 let no = i64::from(no.0);
                 for text in [
                     "DELETE FROM ltkmd.msk WHERE service = $1",
                     "DELETE FROM ltkmd.service WHERE no = $1",
-                    "DELETE FROM ltkmd.tally WHERE kind IN (1, 2) AND a = $1 AND n0 = 0 AND n1 = 0 AND n2 = 0 AND n3 = 0",
+                    "DELETE FROM ltkmd.tally WHERE kind IN (1, 2) AND a = $1",
                 ] {
                     transaction.execute(text, &[&no]).await?;
                 }
