@@ -6,7 +6,6 @@
 //! for each store.
 
 mod common;
-#[allow(dead_code, reason = "the tests use the rest of it")]
 #[path = "../tests/harness/postgres.rs"]
 mod server;
 

@@ -99,7 +99,8 @@ fn a_server_that_is_not_there_yet_is_awaited_with_503_and_served_from_once_it_co
         line.contains("is not there") && line.contains(&format!("127.0.0.1:{}", server.port())),
         "{line}"
     );
-    (daemon.http.set_port(http), daemon.admin.set_port(admin));
+    daemon.http.set_port(http);
+    daemon.admin.set_port(admin);
     let answered = |daemon: &Daemon| {
         let headers = [("Content-Type", media_type("register"))];
         request(daemon.http, "POST", &target("register"), &headers, b"").status

@@ -17,6 +17,7 @@ use super::connect::{self, Pool};
 use super::counts::Kept;
 use super::lease::Leases;
 use super::place::{SHARDS, range, shard};
+use super::recent::Recent;
 use super::scope::Reading;
 use super::walk::{self, Walks};
 use super::{job, sql};
@@ -49,6 +50,7 @@ pub(super) struct Inner {
     pub(super) leases: Leases,
     pub(super) queues: Queues,
     pub(super) kept: Kept,
+    pub(super) recent: Recent,
     pub(super) first_t: AtomicU64,
     /// The newest revision of services and keys that was seen.
     pub(super) seen: watch::Sender<u64>,
@@ -128,6 +130,7 @@ impl Inner {
             leases,
             queues: Queues::default(),
             kept: Kept::default(),
+            recent: Recent::default(),
             first_t: AtomicU64::new(first_t),
             seen: watch::Sender::new(revision),
             // Until somebody tells, decisions do not say what they were made under.
@@ -230,7 +233,8 @@ impl Inner {
         }
         let connection = self.connection().await?;
         let revision = self.revision(&connection);
-        let reading = Reading::of(&connection, &self.sealer, scope, self.first_t(), self.distributed);
+        let reading =
+            Reading::of(&connection, &self.sealer, scope, &self.recent, self.first_t(), self.distributed);
         let (revision, reading) = tokio::try_join!(revision, reading)?;
         self.decide_and_write(connection, scope, reading, revision, guard, decide).await
     }

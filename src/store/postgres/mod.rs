@@ -22,6 +22,7 @@ mod lease;
 mod lists;
 mod place;
 mod raise;
+mod recent;
 mod schema;
 mod scope;
 mod sql;
@@ -32,7 +33,7 @@ mod walk;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -237,8 +238,16 @@ impl Store for PgStore {
     }
 
     fn terminal<'a>(&'a self, btid: &'a BTid) -> StoreFuture<'a, Option<Terminal>> {
-        let found = self.terminals(vec![self.terminal_key(btid)]);
-        Box::pin(async move { Ok(found.await?.pop()) })
+        let key = self.terminal_key(btid);
+        self.run(CALL, move |inner| async move {
+            let connection = inner.connection().await?;
+            let found = scope::terminals(&connection, &[key], inner.distributed).await?.remove(&key);
+            connection.done();
+            let Some(raw) = found.filter(|raw| raw.credential.is_some()) else { return Ok(None) };
+            let terminal = raw.terminal(key, inner.first_t())?;
+            inner.recent.keep_terminal(key, raw);
+            Ok(Some(terminal))
+        })
     }
 
     fn terminals(&self, keys: Vec<TerminalKey>) -> StoreFuture<'_, Vec<Terminal>> {
@@ -256,9 +265,11 @@ impl Store for PgStore {
         let id = id.clone();
         self.run(CALL, |inner| async move {
             let connection = inner.connection().await?;
+            let begun = Instant::now();
             let mut rows = scope::subscribers(&connection, std::slice::from_ref(&id)).await?;
-            let record = rows.remove(&id).map(|row| row.record);
-            let Some((subscriber, keys)) = record.and_then(|r| Some((r.subscriber?, r.terminals))) else {
+            let row = rows.remove(&id).expect("each id that is asked for has a row");
+            inner.recent.keep_subscriber(id, begun, row.clone());
+            let Some((subscriber, keys)) = row.record.subscriber.map(|s| (s, row.record.terminals)) else {
                 connection.done();
                 return Ok(None);
             };

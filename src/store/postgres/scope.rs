@@ -7,6 +7,7 @@ use futures_util::future::try_join_all;
 use tokio_postgres::types::ToSql;
 
 use super::place::{shard, subscriber_shard};
+use super::recent::Recent;
 use super::sql;
 use super::walk::Visit;
 use crate::delivery::Terminal;
@@ -146,6 +147,7 @@ impl Reading {
         client: &Client,
         sealer: &Sealer,
         scope: &Scope,
+        recent: &Recent,
         first_t: u64,
         distributed: bool,
     ) -> Result<Self, StoreError> {
@@ -153,17 +155,21 @@ impl Reading {
         match scope {
             Scope::Terminal(btid) => {
                 let key = sealer.terminal_key(btid);
-                let found = terminals(client, &[key], distributed).await?;
-                let Some(raw) = found.get(&key).filter(|raw| raw.credential.is_some()) else {
-                    return Ok(r);
+                let (read, known) = match recent.take_terminal(key) {
+                    Some((read, raw)) => (Some(read), Some(raw)),
+                    None => (None, terminals(client, &[key], distributed).await?.remove(&key)),
                 };
+                let Some(raw) = known.filter(|raw| raw.credential.is_some()) else { return Ok(r) };
                 let terminal = raw.terminal(key, first_t)?;
                 let owner = terminal.credential.as_ref().map(|c| c.subscriber.clone());
-                r.put(raw.clone(), terminal);
+                r.put(raw, terminal);
                 // After the terminal: who changes a subscriber touches its terminals, so that what was read before
                 // fails.
                 if let Some(id) = owner {
-                    r.add_subscribers(client, vec![id.clone()]).await?;
+                    match read.and_then(|read| recent.take_subscriber(&id, read)) {
+                        Some(row) => r.add_subscriber(id.clone(), row),
+                        None => r.add_subscribers(client, vec![id.clone()]).await?,
+                    }
                     r.siblings =
                         r.subscribers[&id].record.terminals.iter().copied().filter(|k| *k != key).collect();
                     let mut found = terminals(client, &r.siblings, distributed).await?;
@@ -220,10 +226,14 @@ impl Reading {
 
     async fn add_subscribers(&mut self, client: &Client, ids: Vec<SubscriberId>) -> Result<(), StoreError> {
         for (id, row) in subscribers(client, &ids).await? {
-            self.view.subscribers.insert(id.clone(), row.record.subscriber.clone());
-            self.subscribers.insert(id, row);
+            self.add_subscriber(id, row);
         }
         Ok(())
+    }
+
+    fn add_subscriber(&mut self, id: SubscriberId, row: SubscriberRow) {
+        self.view.subscribers.insert(id.clone(), row.record.subscriber.clone());
+        self.subscribers.insert(id, row);
     }
 }
 
