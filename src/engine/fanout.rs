@@ -212,7 +212,7 @@ impl Engine {
             let permit = Arc::clone(pages).acquire_owned().await.expect("the semaphore is never closed");
             let (engine, work) = (Arc::clone(self), page.work);
             tokio::task::spawn_blocking(move || {
-                engine.push_all(&engine.still_held(work));
+                engine.push_held(&work);
                 drop(permit);
             });
         }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Engine, Recipient};
 use crate::delivery::{Kind, Order};
-use crate::id::{BTid, KeyDomainId, Method, MskId};
+use crate::id::{BTid, KeyDomainId, Method, MskId, TerminalKey};
 use crate::keys::{Catalogue, Msk, Service, Srtp, Validity};
 use crate::store::{Sealer, StoreError};
 
@@ -48,29 +48,26 @@ impl Engine {
     }
 
     /// Makes one terminal's orders for UDP and sends them.
-    pub(super) fn push(&self, maker: &Maker<'_>, address: IpAddr, orders: &[Order]) {
+    pub(super) fn push(&self, maker: &Maker<'_>, recipient: &Recipient, orders: &[Order]) {
         let mut batch = Batch::default();
         for order in orders {
-            batch.add(maker, address, order);
+            batch.add(maker, recipient, order);
         }
-        self.send(&batch);
+        self.send(&batch, false);
     }
 
     /// Makes many terminals' orders and sends them in one go.
     pub(super) fn push_all(&self, work: &[(Recipient, Vec<Order>)]) {
-        let catalogue = self.catalogue();
-        let mut batch = Batch::default();
-        for (recipient, orders) in work {
-            match self.maker(&catalogue, recipient) {
-                Ok(maker) => orders.iter().for_each(|order| batch.add(&maker, recipient.address, order)),
-                Err(error) => tracing::error!(%error, "an LTKM cannot be made"),
-            }
-        }
-        self.send(&batch);
+        self.send(&self.batch(work), false);
     }
 
-    /// What of this work may still go out: a terminal that has become another daemon's to look after is left to it. Its
+    /// The same for who looks after these terminals: one that has become another daemon's meanwhile is left to it. Its
     /// deliveries are due again at their time.
+    pub(super) fn push_held(&self, work: &[(Recipient, Vec<Order>)]) {
+        self.send(&self.batch(work), self.store.is_shared());
+    }
+
+    /// What of this work may still go out, for who hands it over one by one; see [`Self::push_held`].
     pub(super) fn still_held(&self, mut work: Vec<(Recipient, Vec<Order>)>) -> Vec<(Recipient, Vec<Order>)> {
         let decided = work.len();
         work.retain(|(recipient, _)| self.store.holds(recipient.key));
@@ -83,14 +80,42 @@ impl Engine {
         work
     }
 
-    fn send(&self, batch: &Batch) {
-        if batch.ends.is_empty() {
+    fn batch(&self, work: &[(Recipient, Vec<Order>)]) -> Batch {
+        let catalogue = self.catalogue();
+        let mut batch = Batch::default();
+        for (recipient, orders) in work {
+            match self.maker(&catalogue, recipient) {
+                Ok(maker) => orders.iter().for_each(|order| batch.add(&maker, recipient, order)),
+                Err(error) => tracing::error!(%error, "an LTKM cannot be made"),
+            }
+        }
+        batch
+    }
+
+    fn send(&self, batch: &Batch, held: bool) {
+        if batch.ltkms.is_empty() {
             return;
         }
-        let datagrams: Vec<(IpAddr, &[u8])> =
-            batch.ends.iter().map(|(to, from, end)| (*to, &batch.octets[*from..*end])).collect();
-        let left = self.outbox.send(&datagrams);
-        self.metrics.built(datagrams.len() as u64);
+        let datagram = |ltkm: &Made| (ltkm.to, &batch.octets[ltkm.from..ltkm.end]);
+        let mut moved = 0;
+        let left = if held {
+            let mut left = 0;
+            for ltkm in &batch.ltkms {
+                // Asked as late as can be: a daemon may stand still between any two of them, and what it would send
+                // thereafter is older than what another has sent.
+                match self.store.holds(ltkm.of) {
+                    true => left += self.outbox.send(&[datagram(ltkm)]),
+                    false => moved += 1,
+                }
+            }
+            left
+        } else {
+            self.outbox.send(&batch.ltkms.iter().map(datagram).collect::<Vec<_>>())
+        };
+        if moved > 0 {
+            tracing::warn!(ltkms = moved, "not sent: their shards have moved to another daemon");
+        }
+        self.metrics.built(batch.ltkms.len() as u64);
         self.metrics.sent(Method::Udp, left as u64);
     }
 }
@@ -99,14 +124,23 @@ impl Engine {
 #[derive(Default)]
 struct Batch {
     octets: Vec<u8>,
-    ends: Vec<(IpAddr, usize, usize)>,
+    ltkms: Vec<Made>,
+}
+
+/// Where an LTKM of a batch is, whose it is and where it goes.
+struct Made {
+    to: IpAddr,
+    of: TerminalKey,
+    from: usize,
+    end: usize,
 }
 
 impl Batch {
-    fn add(&mut self, maker: &Maker<'_>, to: IpAddr, order: &Order) {
+    fn add(&mut self, maker: &Maker<'_>, recipient: &Recipient, order: &Order) {
         let from = self.octets.len();
         if maker.write(order, &mut self.octets) {
-            self.ends.push((to, from, self.octets.len()));
+            let (to, of) = (recipient.address, recipient.key);
+            self.ltkms.push(Made { to, of, from, end: self.octets.len() });
         }
     }
 }

@@ -205,7 +205,7 @@ impl Engine {
                 items.push((item.code, item.orders.iter().filter_map(|order| maker.make(order)).collect()));
             }
             self.metrics.built(inside as u64);
-            self.push(&maker, recipient.address, &outcome.push);
+            self.push(&maker, &recipient, &outcome.push);
         } else {
             items.extend(outcome.items.iter().map(|i| (i.code, Vec::new())));
         }

@@ -52,7 +52,7 @@ impl Engine {
         }
         if !work.is_empty() {
             let engine = Arc::clone(self);
-            let sent = tokio::task::spawn_blocking(move || engine.push_all(&engine.still_held(work))).await;
+            let sent = tokio::task::spawn_blocking(move || engine.push_held(&work)).await;
             if let Err(error) = sent {
                 tracing::error!(%error, "making LTKMs failed");
             }

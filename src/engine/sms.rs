@@ -213,7 +213,7 @@ impl Engine {
                 by_sms.push((recipient, sms));
             }
         }
-        self.push_all(&by_udp);
+        self.push_held(&by_udp);
         Ok(by_sms)
     }
 

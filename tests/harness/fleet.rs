@@ -131,8 +131,6 @@ pub struct Seen {
     pub counters: HashMap<usize, Vec<u32>>,
     /// By MSK ID.
     pub holders: HashMap<String, HashSet<usize>>,
-    /// How many LTKMs came from which daemon's address.
-    pub senders: HashMap<SocketAddr, usize>,
     octets: HashSet<Vec<u8>>,
 }
 
@@ -147,18 +145,28 @@ impl Seen {
 
     /// In the order in which LTKMs came, every T was higher than those before it.
     pub fn assert_rising(&self) {
-        let fell = |counters: &&Vec<u32>| !counters.is_sorted_by(|a, b| a < b);
-        let fallen: Vec<_> = self.counters.iter().filter(|(_, counters)| fell(counters)).collect();
+        let fallen = self.fallen();
         let some = &fallen[..fallen.len().min(5)];
         assert!(fallen.is_empty(), "T went back or was used twice for {} terminals: {some:?}", fallen.len());
     }
+
+    /// Who got a T that was not higher than those before it, and all of theirs.
+    pub fn fallen(&self) -> Vec<(usize, Vec<u32>)> {
+        let fell = |counters: &&Vec<u32>| !counters.is_sorted_by(|a, b| a < b);
+        let fallen = self.counters.iter().filter(|(_, counters)| fell(counters));
+        fallen.map(|(n, counters)| (*n, counters.clone())).collect()
+    }
 }
+
+/// How many datagrams came from which daemon's address.
+type Senders = HashMap<SocketAddr, usize>;
 
 /// All terminals behind one socket on all loopback addresses; each answers what it gets.
 pub struct Fleet {
     seen: Arc<Mutex<Seen>>,
+    senders: Arc<Mutex<Senders>>,
     stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Fleet {
@@ -169,17 +177,34 @@ impl Fleet {
         socket.set_recv_buffer_size(8 << 20).expect("a large buffer");
         socket.bind(&SocketAddr::from(([0, 0, 0, 0], port)).into()).expect("bound");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-        let socket: UdpSocket = socket.into();
+        let socket: Arc<UdpSocket> = Arc::new(socket.into());
         let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicBool>::default());
-        let (shared, stopping) = (Arc::clone(&seen), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
+        let senders = Arc::<Mutex<Senders>>::default();
+        // One takes what comes as fast as it can, the other opens it.
+        let (datagrams, taken) = std::sync::mpsc::channel::<(Vec<u8>, SocketAddr)>();
+        let (reading, counted, stopping) = (Arc::clone(&socket), Arc::clone(&senders), Arc::clone(&stop));
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 2048];
             while !stopping.load(Ordering::Relaxed) {
-                let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
-                take(&socket, &buffer[..len], from, &mut shared.lock().expect("no test panics with it"));
+                let Ok((len, from)) = reading.recv_from(&mut buffer) else { continue };
+                *counted.lock().expect("no test panics with it").entry(from).or_default() += 1;
+                if datagrams.send((buffer[..len].to_vec(), from)).is_err() {
+                    return;
+                }
             }
         });
-        Self { seen, stop, thread: Some(thread) }
+        let shared = Arc::clone(&seen);
+        let opener = std::thread::spawn(move || {
+            for (octets, from) in taken {
+                take(&socket, &octets, from, &mut shared.lock().expect("no test panics with it"));
+            }
+        });
+        Self { seen, senders, stop, threads: vec![reader, opener] }
+    }
+
+    /// How many LTKMs have come from this address of a daemon.
+    pub fn sent_by(&self, from: SocketAddr) -> usize {
+        self.senders.lock().expect("no test panics with it").get(&from).copied().unwrap_or(0)
     }
 
     /// What they have seen so far.
@@ -196,7 +221,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let ended = thread.join();
             assert!(ended.is_ok() || std::thread::panicking(), "a terminal got what it cannot open");
         }
@@ -214,7 +239,6 @@ fn take(socket: &UdpSocket, octets: &[u8], from: SocketAddr, seen: &mut Seen) {
     assert_eq!(ltkm.idr, btid(n).as_bytes());
     assert!(seen.octets.insert(octets.to_vec()), "the same LTKM twice");
     seen.counters.entry(n).or_default().push(ltkm.counter);
-    *seen.senders.entry(from).or_default() += 1;
     seen.holders.entry(ltkm.msk_id.to_string()).or_default().insert(n);
     let mut answer = [0; 256];
     let len = ltkm.verification(&mut answer).expect("the buffer is large enough");
