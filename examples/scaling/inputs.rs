@@ -1,0 +1,79 @@
+//! What a terminal costs, as it was measured: each number with the command that gives it.
+
+/// What one terminal of a fan-out costs, and what its answer costs, in microseconds and octets.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs {
+    /// Terminals of a page, which is one commit.
+    pub page: f64,
+    /// Pages of one daemon that are under way at the same time.
+    pub pages_at_once: usize,
+    /// Processor time of the daemon to decide and commit, to make the LTKM and to send it.
+    pub daemon_us: f64,
+    /// Processor time of the daemon for a verification message.
+    pub daemon_answer_us: f64,
+    /// Processor time of the server that has the terminal, to read and write it.
+    pub database_us: f64,
+    /// The same for its answer.
+    pub database_answer_us: f64,
+    /// Processor time of the coordinator of a distributed database, for both.
+    pub coordinator_us: f64,
+    /// Octets of WAL for both commits.
+    pub wal_octets: f64,
+    /// Octets of the terminal on disk, with indexes and room for its next version.
+    pub disk_octets: f64,
+    /// An LTKM on the wire, with UDP, IP and Ethernet.
+    pub ltkm_octets: f64,
+    /// A verification message on the wire.
+    pub answer_octets: f64,
+    /// Between a daemon and the database, and between coordinator and worker.
+    pub round_trip_us: f64,
+    /// What a commit waits for the disk.
+    pub sync_us: f64,
+}
+
+/// What a machine of each kind has.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    /// Cores.
+    pub cores: usize,
+    /// Octets a second that its disk takes in order.
+    pub disk: f64,
+    /// Octets a second of its network, in one direction.
+    pub network: f64,
+}
+
+/// Measured on two virtual cores of a busy machine, PostgreSQL 15.20 and Citus 13.2 on the same machine.
+pub const INPUTS: Inputs = Inputs {
+    // As src/engine has it.
+    page: 1000.0,
+    // As src/store/postgres has it.
+    pages_at_once: 4,
+    // docs/PERFORMANCE.md, `cargo bench --bench fanout`, embedded store: 9 to 12 a terminal in the committer, 1 for the
+    // LTKM (`cargo bench -p mikey`), and 4.9 for a bare datagram (411,436 a second from two threads).
+    daemon_us: 16.4,
+    // The same without sending, with 0.6 for the check of the message (`cargo bench -p mikey`).
+    daemon_answer_us: 12.1,
+    // `examples/scaling/measure URL 256`: a page read and written, in one commit; the answers of a page are such a one.
+    database_us: 14.7,
+    database_answer_us: 14.7,
+    // The same on a coordinator with two workers, twice.
+    coordinator_us: 11.2,
+    // The same, twice.
+    wal_octets: 2_032.0,
+    disk_octets: 611.0,
+    // An LTKM of 168 octets, a verification message of 82 (docs/PERFORMANCE.md), and 46 for UDP, IPv4 and Ethernet.
+    ltkm_octets: 214.0,
+    answer_octets: 128.0,
+    // `examples/scaling/measure`, over loopback: between machines it is longer.
+    round_trip_us: 34.0,
+    // `dd if=/dev/zero of=FILE bs=8k count=2000 oflag=dsync`.
+    sync_us: 1_180.0,
+};
+
+/// The machine of the measurements, on a network of a gigabit.
+pub const SERVER: Machine = Machine {
+    cores: 2,
+    // `dd if=/dev/zero of=FILE bs=1M count=1500 conv=fdatasync`.
+    disk: 242e6,
+    network: 125e6,
+};
