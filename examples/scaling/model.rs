@@ -154,6 +154,9 @@ enum Step {
     Answered,
 }
 
+/// When, a number that keeps the order, which step, of answers or not, at which daemon and worker.
+type Event = (u64, u64, Step, bool, usize, usize);
+
 /// Nanoseconds.
 fn ns(seconds: f64) -> u64 {
     (seconds * 1e9).round() as u64
@@ -172,8 +175,7 @@ pub fn simulate(terminals: f64, i: &Inputs, c: &Cluster) -> Outcome {
     let mut left: Vec<u64> = (0..c.daemons as u64)
         .map(|n| pages / c.daemons as u64 + u64::from(n < pages % c.daemons as u64))
         .collect();
-    // When, a number that keeps the order, which step, of answers or not, at which daemon and worker.
-    let mut events: BinaryHeap<Reverse<(u64, u64, Step, bool, usize, usize)>> = BinaryHeap::new();
+    let mut events: BinaryHeap<Reverse<Event>> = BinaryHeap::new();
     // A daemon goes from shard to shard, and shards lie in turns on the servers.
     let worker_of = |daemon: usize, left: u64| (daemon + left as usize) % c.workers;
     let (mut number, mut last) = (0u64, 0u64);
