@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::check::EXIT_CONFIGURATION;
 use super::restore::{MARGIN, MAX_MARGIN, stop_on_ctrl_c};
 use crate::config::{self, StoreUrl};
-use crate::store::{PgSettings, Raised, raise_t};
+use crate::store::{PgSettings, Raised, StoreError, raise_t};
 
 /// Shards of a database, by which the progress is told.
 const SHARDS: u64 = 256;
@@ -84,7 +84,11 @@ pub fn run(args: &RaiseTArgs) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("ltkmd raise-t: {error}");
+            let why = match error {
+                StoreError::Open(why) => why,
+                other => other.to_string(),
+            };
+            eprintln!("ltkmd raise-t: {why}");
             ExitCode::FAILURE
         }
     }
@@ -100,7 +104,7 @@ fn confirmed(database: &str, by: u64) -> bool {
     io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }
 
-fn raise(settings: &PgSettings, by: u64) -> Result<Raised, crate::store::StoreError> {
+fn raise(settings: &PgSettings, by: u64) -> Result<Raised, StoreError> {
     let style = ProgressStyle::with_template("{elapsed_precise} [{bar:32}] {percent:>3} % {msg}")
         .expect("the template is a constant");
     let bar = if io::stderr().is_terminal() { ProgressBar::new(SHARDS) } else { ProgressBar::hidden() };
