@@ -493,7 +493,11 @@ mod tests {
             panic!("shared on a store that is not");
         };
         assert_ne!(one, other);
-        let keys = format!("{secret}store.store_key_file = \"{}\"\n", file.display());
+        let keys = format!(
+            "{secret}store.store_key_file = \"{}\"\naudit.file = \"{}/audit.log\"\n",
+            file.display(),
+            dir.path().display()
+        );
         let shared = memory("postgres://ltkmd@127.0.0.1/ltkmd", &keys);
         let NonceMemory::Shared(secret) = shared else { panic!("not shared: {shared:?}") };
         assert_eq!(secret.expose(), [0xAB; 32]);

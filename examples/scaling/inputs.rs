@@ -2,48 +2,48 @@
 
 /// What one terminal of a fan-out costs, and what its answer costs, in microseconds and octets.
 #[derive(Debug, Clone, Copy)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// Terminals of a page, which is one commit.
-    pub page: f64,
+    pub(crate) page: f64,
     /// Pages of one daemon that are under way at the same time.
-    pub pages_at_once: usize,
+    pub(crate) pages_at_once: usize,
     /// Processor time of the daemon to decide and commit, to make the LTKM and to send it.
-    pub daemon_us: f64,
+    pub(crate) daemon_us: f64,
     /// Processor time of the daemon for a verification message.
-    pub daemon_answer_us: f64,
+    pub(crate) daemon_answer_us: f64,
     /// Processor time of the server that has the terminal, to read and write it.
-    pub database_us: f64,
+    pub(crate) database_us: f64,
     /// The same for its answer.
-    pub database_answer_us: f64,
+    pub(crate) database_answer_us: f64,
     /// Processor time of the coordinator of a distributed database, for both.
-    pub coordinator_us: f64,
+    pub(crate) coordinator_us: f64,
     /// Octets of WAL for both commits.
-    pub wal_octets: f64,
+    pub(crate) wal_octets: f64,
     /// Octets of the terminal on disk, with indexes and room for its next version.
-    pub disk_octets: f64,
+    pub(crate) disk_octets: f64,
     /// An LTKM on the wire, with UDP, IP and Ethernet.
-    pub ltkm_octets: f64,
+    pub(crate) ltkm_octets: f64,
     /// A verification message on the wire.
-    pub answer_octets: f64,
+    pub(crate) answer_octets: f64,
     /// Between a daemon and the database, and between coordinator and worker.
-    pub round_trip_us: f64,
+    pub(crate) round_trip_us: f64,
     /// What a commit waits for the disk.
-    pub sync_us: f64,
+    pub(crate) sync_us: f64,
 }
 
 /// What a machine of each kind has.
 #[derive(Debug, Clone, Copy)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Cores.
-    pub cores: usize,
+    pub(crate) cores: usize,
     /// Octets a second that its disk takes in order.
-    pub disk: f64,
+    pub(crate) disk: f64,
     /// Octets a second of its network, in one direction.
-    pub network: f64,
+    pub(crate) network: f64,
 }
 
 /// Measured on two virtual cores of a busy machine, PostgreSQL 15.20 and Citus 13.2 on the same machine.
-pub const INPUTS: Inputs = Inputs {
+pub(crate) const INPUTS: Inputs = Inputs {
     // As src/engine has it.
     page: 1000.0,
     // As src/store/postgres has it.
@@ -71,7 +71,7 @@ pub const INPUTS: Inputs = Inputs {
 };
 
 /// The machine of the measurements, on a network of a gigabit.
-pub const SERVER: Machine = Machine {
+pub(crate) const SERVER: Machine = Machine {
     cores: 2,
     // `dd if=/dev/zero of=FILE bs=1M count=1500 conv=fdatasync`.
     disk: 242e6,

@@ -8,22 +8,22 @@ use super::inputs::{Inputs, Machine};
 
 /// What is set up.
 #[derive(Debug, Clone, Copy)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// Daemons, each on a machine of its own.
-    pub daemons: usize,
+    pub(crate) daemons: usize,
     /// Servers that have the shards; one: the database is not distributed.
-    pub workers: usize,
+    pub(crate) workers: usize,
     /// A daemon's machine.
-    pub daemon: Machine,
+    pub(crate) daemon: Machine,
     /// The machine of a server with shards.
-    pub server: Machine,
+    pub(crate) server: Machine,
     /// Cores of the coordinator, where there are several such servers.
-    pub coordinator: usize,
+    pub(crate) coordinator: usize,
 }
 
 /// What may be saturated first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Resource {
+pub(crate) enum Resource {
     /// The daemons' processors.
     Daemons,
     /// The coordinator's processor.
@@ -40,7 +40,7 @@ pub enum Resource {
 
 impl Resource {
     /// In words.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Daemons => "daemons",
             Self::Coordinator => "coordinator",
@@ -54,11 +54,11 @@ impl Resource {
 
 /// What a key update comes to.
 #[derive(Debug, Clone, Copy)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Seconds from the first page to the last verification.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// What holds it up.
-    pub first: Resource,
+    pub(crate) first: Resource,
 }
 
 /// Seconds a page spends on a processor or a disk of each kind, its answers included.
@@ -100,7 +100,7 @@ impl Demand {
 
 /// The model: no station does more than it can, and no daemon has more than its pages under way. The slowest of these
 /// says how long it takes; the first page and the last answer are added.
-pub fn model(terminals: f64, i: &Inputs, c: &Cluster) -> Outcome {
+pub(crate) fn model(terminals: f64, i: &Inputs, c: &Cluster) -> Outcome {
     let d = Demand::of(i, c);
     let (daemons, workers) = (c.daemons as f64, c.workers as f64);
     // Seconds between two pages of the whole cluster, by what bounds them.
@@ -163,7 +163,7 @@ fn ns(seconds: f64) -> u64 {
 }
 
 /// The simulation: every page of every daemon, and every page's answers, from station to station.
-pub fn simulate(terminals: f64, i: &Inputs, c: &Cluster) -> Outcome {
+pub(crate) fn simulate(terminals: f64, i: &Inputs, c: &Cluster) -> Outcome {
     let d = Demand::of(i, c);
     let stations = |n: usize, servers: usize| (0..n).map(|_| Station::new(servers)).collect::<Vec<_>>();
     let mut daemons = stations(c.daemons, c.daemon.cores);

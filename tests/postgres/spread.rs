@@ -88,7 +88,6 @@ macro_rules! conformance {
 // What an engine could do otherwise when its rows are in many places; the rest is the same code as on one server.
 conformance!(
     conformance::what_was_written_survives_reopening,
-    conformance::a_thousand_parallel_updates_of_one_terminal_take_a_thousand_values_of_t,
     conformance::a_terminal_comes_with_its_siblings_that_are_registered_or_have_something_open,
     conformance::a_subscriber_lists_the_b_tids_of_its_credentials,
     conformance::pages_visit_every_member_once_and_resume_where_they_were,

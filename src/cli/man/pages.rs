@@ -38,11 +38,13 @@ pages! {
     "ltkmd-page"("7") = "page.md";
     "ltkmd-metrics"("7") = "metrics.md";
     "ltkmd-audit"("7") = "audit.md";
+    "ltkmd-cluster"("7") = "cluster.md";
     "ltkmd-backup"("7") = "backup.md";
     "ltkmd-upgrade"("7") = "upgrade.md";
     "ltkmd-troubleshoot"("7") = "troubleshoot.md";
     "ltkmd-sizing"("7") = "sizing.md";
     "ltkmd-performance"("7") = "PERFORMANCE.md";
+    "ltkmd-scaling"("7") = "SCALING.md";
     "ltkmd-soak"("7") = "SOAK.md";
 }
 
