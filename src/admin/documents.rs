@@ -10,7 +10,7 @@ use crate::engine::{CredentialKeys, CredentialSpec, RotateSpec, ServiceSpec, Tri
 use crate::gba::GbaType;
 use crate::id::{BTid, KeyDomainId, ServiceId, SubscriberId};
 use crate::keys::{Srtp, SrtpPolicy, SrtpStream, Validity};
-use crate::store::Subscriber;
+use crate::store::{MAX_FREEZE, Subscriber};
 
 /// How long a key is valid when the service does not say.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -158,6 +158,33 @@ pub(super) fn rotate(value: Option<Value>) -> Read<RotateSpec> {
         mtk_ids: object.optional("mtk_ids", mtk_ids)?,
     };
     object.finish().map(|()| spec)
+}
+
+/// A line of text without control characters, of 1 to 256 octets.
+fn line(value: Value, field: &str) -> Read<String> {
+    let text = read::text(value, field)?;
+    let sound = (1..=256).contains(&text.len()) && !text.chars().any(char::is_control);
+    sound.then_some(text).ok_or_else(|| Fault::new(field, "has to be one line of 1 to 256 octets"))
+}
+
+/// `POST /v1/freeze`: who, how long, and whether it has to be frozen already.
+pub(super) fn freeze(value: Value) -> Read<(String, Duration, bool)> {
+    let mut object = Object::new(value, "")?;
+    let by = object.required("by", line)?;
+    let span = object.required("for", |value, field| {
+        let span = read::duration(value, field)?;
+        let sound = (Duration::from_secs(1)..=MAX_FREEZE).contains(&span);
+        sound.then_some(span).ok_or_else(|| Fault::new(field, "has to be 1s to 1h"))
+    })?;
+    let prolong = object.or("prolong", false, read::boolean)?;
+    object.finish().map(|()| (by, span, prolong))
+}
+
+/// `POST /v1/moved`: who, and where to.
+pub(super) fn moved(value: Value) -> Read<(String, String)> {
+    let mut object = Object::new(value, "")?;
+    let moved = (object.required("by", line)?, object.required("to", line)?);
+    object.finish().map(|()| moved)
 }
 
 /// `POST /v1/terminals/{btid}/trigger`.
@@ -322,6 +349,24 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         }
     });
     // What an export writes is what an import takes, but for the keys of credentials, which may be left out.
+    let by = json!({"type": "string", "minLength": 1, "maxLength": 256,
+        "description": "Who moves the store, in words of its own: the pause is nobody else's."});
+    let freeze = json!({
+        "type": "object", "additionalProperties": false, "required": ["by", "for"],
+        "properties": {
+            "by": by, "for": duration,
+            "prolong": {"type": "boolean", "default": false,
+                "description": "Whether the pause has to be there already: 409 when it is over."}
+        }
+    });
+    let moved = json!({
+        "type": "object", "additionalProperties": false, "required": ["by", "to"],
+        "properties": {
+            "by": by,
+            "to": {"type": "string", "minLength": 1, "maxLength": 256,
+                "description": "Where the store is now, without a password: who starts the daemon here is told."}
+        }
+    });
     let mut exported = line.clone();
     exported["description"] = json!("One line of an export.");
     let written = &mut exported["properties"]["credential"];
@@ -337,6 +382,8 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("CredentialDocument", credential),
         ("RotateDocument", rotate),
         ("TriggerDocument", trigger),
+        ("FreezeDocument", freeze),
+        ("MovedDocument", moved),
         ("ImportLine", line),
         ("ExportLine", exported),
     ]

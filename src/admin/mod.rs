@@ -10,6 +10,7 @@ mod cluster;
 mod documents;
 mod events;
 mod export;
+mod freeze;
 mod handlers;
 mod import;
 mod jobs;

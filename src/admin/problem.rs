@@ -134,7 +134,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Outdated => Self::new(StatusCode::CONFLICT, error.to_string()),
-            StoreError::Unavailable(_) | StoreError::Moved | StoreError::Closed => {
+            StoreError::Unavailable(_) | StoreError::Moved | StoreError::Frozen(_) | StoreError::Closed => {
                 Self::unavailable(error.to_string())
             }
             StoreError::Open(_) | StoreError::Damaged(_) => {

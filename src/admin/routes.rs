@@ -1,5 +1,6 @@
 //! Every call of the API, once: the router and the OpenAPI document are both made of this table.
 
+mod moving;
 mod shown;
 
 use std::sync::Arc;
@@ -526,7 +527,7 @@ static CALLS: &[Operation] = &[
 
 /// Every call.
 pub(super) fn operations() -> impl Iterator<Item = &'static Operation> {
-    CALLS.iter().chain(shown::CALLS)
+    CALLS.iter().chain(moving::CALLS).chain(shown::CALLS)
 }
 
 /// Whether a route needs no token.

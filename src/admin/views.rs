@@ -607,6 +607,7 @@ pub(super) fn schemas() -> Vec<(String, RefOr<Schema>)> {
         super::status::NextKey,
         super::status::Hour,
         super::status::MinuteView,
+        super::freeze::FreezeView,
         super::problem::Document
     );
     all

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod ctl;
 pub mod demo;
 pub mod man;
+pub mod migrate;
 pub mod raise_t;
 pub mod restore;
 mod serve;
@@ -46,6 +47,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Move every T of a PostgreSQL database forward, after an older state of it was restored; no daemon may run
     RaiseT(raise_t::RaiseTArgs),
+    /// Move the store of a running daemon into a PostgreSQL database, with a short write pause
+    Migrate(Box<migrate::MigrateArgs>),
     /// Print manual pages
     Man(man::ManArgs),
     /// Print what a shell needs to complete the command line
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Ctl(args) => run(ctl::run(*args)),
         Command::Restore(args) => restore::run(&args),
         Command::RaiseT(args) => raise_t::run(&args),
+        Command::Migrate(args) => run(migrate::run(*args)),
         Command::Man(args) => man::run(&args, definition()),
         Command::Completions(args) => completions::run(&args, definition()),
     }

@@ -82,6 +82,9 @@ impl Engine {
         let at_once = if self.settings.udp_rate.is_some() { 1 } else { self.store.pages_at_once() };
         let mut running = JoinSet::new();
         while !*shutdown.borrow() {
+            if self.rests(&mut shutdown).await {
+                continue;
+            }
             let rung = tokio::select! {
                 biased;
                 () = self.jobs.notified() => true,

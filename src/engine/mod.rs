@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod fanout;
+mod freeze;
 mod intake;
 mod jobs;
 mod maker;
@@ -270,7 +271,10 @@ impl Engine {
     pub fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {
         let latches = self.readiness.lock().expect("no holder of this lock panics");
         let told = |set: bool| if set { Ok(()) } else { Err("does not work now".to_owned()) };
-        latches.iter().map(|(name, latch)| (*name, told(latch.load(Ordering::Relaxed)))).collect()
+        let mut all: Vec<_> =
+            latches.iter().map(|(name, latch)| (*name, told(latch.load(Ordering::Relaxed)))).collect();
+        all.extend(self.frozen().map(|frozen| ("changes", Err(frozen.to_string()))));
+        all
     }
 
     /// Why the store does not work now, in the words of its disk: for operators, since it may name a path.
@@ -292,7 +296,12 @@ impl Engine {
             let outcome = shared.decide(view, &mut decide);
             *slot.lock().expect("no holder of this lock panics") = Some(outcome);
         };
-        self.store.update(scope, Box::new(run)).await.inspect_err(|_| self.metrics.store_failed())?;
+        self.store.update(scope, Box::new(run)).await.inspect_err(|error| {
+            // A store that rests has not failed.
+            if !matches!(error, StoreError::Frozen(_)) {
+                self.metrics.store_failed();
+            }
+        })?;
         let outcome = result.lock().expect("no holder of this lock panics").take();
         Ok(outcome.map(|(outcome, tally)| {
             self.count(tally);

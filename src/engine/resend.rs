@@ -19,6 +19,9 @@ impl Engine {
     /// Looks at what is due until the shutdown.
     pub async fn run_resends(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         while !*shutdown.borrow() {
+            if self.rests(&mut shutdown).await {
+                continue;
+            }
             match self.resend().await {
                 // More is due: the store gives what it can change at once.
                 Ok(taken)

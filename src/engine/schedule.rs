@@ -42,7 +42,9 @@ impl Engine {
     pub async fn run_schedule(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
         let mut distributed = Distributed::new();
         while !*shutdown.borrow() {
-            if let Err(error) = self.tick(&mut distributed).await {
+            if self.frozen().is_none()
+                && let Err(error) = self.tick(&mut distributed).await
+            {
                 tracing::warn!(%error, "the schedule waits for the store");
             }
             self.show();

@@ -112,6 +112,9 @@ impl Engine {
         mut shutdown: watch::Receiver<bool>,
     ) {
         while !*shutdown.borrow() {
+            if self.rests(&mut shutdown).await {
+                continue;
+            }
             let room = match &outbox {
                 Some(outbox) => tokio::select! {
                     room = outbox.room() => room,
@@ -278,7 +281,9 @@ impl Engine {
                     Ok(unknown) => break unknown,
                     Err(error) => error,
                 };
-                if !error.is_retriable() {
+                // At the end nobody thaws it any more.
+                let ends = gateway_ended.is_none() && matches!(error, StoreError::Frozen(_));
+                if ends || !error.is_retriable() {
                     let events = others.len() + receipts.len();
                     tracing::error!(%error, events, "what became of short messages is lost");
                     break Vec::new();

@@ -10,6 +10,7 @@ pub mod cluster;
 mod codec;
 mod due;
 mod embedded;
+mod freeze;
 mod held;
 mod messages;
 mod msk;
@@ -19,8 +20,12 @@ mod record;
 mod seal;
 mod tally;
 
-pub use embedded::{EmbeddedStore, Phase, RestoreError, RestoreOptions, Restored, restore};
-pub use postgres::{PgHost, PgSettings, PgStore, PgUrl, Raised, TlsMode, UrlFault, raise_t};
+pub use embedded::{EmbeddedStore, Phase, RestoreError, RestoreOptions, Restored, own_key, restore};
+pub use freeze::{FreezeOrder, FreezeOutcome, Frozen, MAX_FREEZE};
+pub use postgres::{
+    Found, Migration, Pass, PassReport, PgHost, PgSettings, PgStore, PgUrl, Raised, TlsMode, UrlFault,
+    raise_t,
+};
 pub use seal::{SealError, Sealer};
 
 use std::collections::BTreeMap;
@@ -387,6 +392,9 @@ pub enum StoreError {
     /// Services or keys were changed by another daemon since they were read: nothing was written.
     #[error("another daemon changed services or keys at this moment: repeat the call")]
     Outdated,
+    /// It takes no changes now, or none any more ([`Store::freeze`]): nothing was promised.
+    #[error("the store takes no changes: {0}")]
+    Frozen(&'static str),
     /// The store is closing.
     #[error("the store is closed")]
     Closed,
@@ -395,7 +403,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_retriable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Moved | Self::Outdated)
+        matches!(self, Self::Unavailable(_) | Self::Moved | Self::Outdated | Self::Frozen(_))
     }
 }
 
@@ -549,6 +557,18 @@ pub trait Store: Send + Sync + 'static {
     /// What this daemon knows of its cluster without asking anybody.
     fn membership(&self) -> Membership {
         Membership::alone(cluster::late(self.next_due(Lane::Look)))
+    }
+
+    /// Begins, prolongs or ends the write pause in which the store is moved. Once it has begun, all that was promised is
+    /// in the next [`Store::moment`], and nothing is promised any more. A store that daemons share does not move.
+    fn freeze(&self, _order: FreezeOrder) -> StoreFuture<'_, FreezeOutcome> {
+        let refused = FreezeOutcome::Refused("the store is a database that daemons share: it does not move");
+        Box::pin(std::future::ready(Ok(refused)))
+    }
+
+    /// Why the store takes no changes now; `None`: it does.
+    fn frozen(&self) -> Option<Frozen> {
+        None
     }
 
     /// Where a B-TID's terminal is.

@@ -7,8 +7,9 @@ use crate::id::{BTid, JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::keys::Catalogue;
 use crate::store::cluster::Cluster;
 use crate::store::{
-    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, EmbeddedStore, Holders, Job, Lane,
-    Scope, Sealer, Store, StoreError, StoreFuture, Subscriber, TerminalFilter,
+    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, EmbeddedStore, FreezeOrder,
+    FreezeOutcome, Frozen, Holders, Job, Lane, Scope, Sealer, Store, StoreError, StoreFuture, Subscriber,
+    TerminalFilter,
 };
 use crate::time::Timestamp;
 
@@ -125,6 +126,12 @@ impl Store for Faulty {
     }
     fn probe(&self) -> StoreFuture<'_, ()> {
         self.or_fail(self.inner.probe())
+    }
+    fn freeze(&self, order: FreezeOrder) -> StoreFuture<'_, FreezeOutcome> {
+        self.or_fail(self.inner.freeze(order))
+    }
+    fn frozen(&self) -> Option<Frozen> {
+        self.inner.frozen()
     }
     fn take_commit_times(&self) -> Vec<f64> {
         self.inner.take_commit_times()

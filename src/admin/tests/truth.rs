@@ -51,6 +51,9 @@ fn calls(job: &Value) -> Vec<(&'static str, String, Value)> {
         ("GET", "/v1/deliveries".to_owned(), Value::Null),
         ("GET", "/v1/status".to_owned(), Value::Null),
         ("GET", "/v1/cluster".to_owned(), Value::Null),
+        ("POST", "/v1/freeze".to_owned(), json!({"by": "a", "for": "60s"})),
+        ("POST", "/v1/moved".to_owned(), json!({"by": "a", "to": "there"})),
+        ("POST", "/v1/thaw?back=true".to_owned(), Value::Null),
         ("GET", "/v1/audit/head".to_owned(), Value::Null),
         ("GET", "/metrics".to_owned(), Value::Null),
         ("GET", "/healthz".to_owned(), Value::Null),
@@ -108,6 +111,8 @@ async fn every_documented_status_of_every_call_is_answered_and_no_other() {
             }
         }
     }
+    // What the calls in plain text have frozen and moved.
+    assert_eq!(send("admin", "POST", "/v1/thaw?back=true", &Value::Null).await.status, 204);
     // The store fails in each of its ways.
     let broken = || "broken".to_owned();
     for error in [StoreError::Unavailable(broken()), StoreError::Damaged(broken())] {
@@ -128,7 +133,8 @@ async fn every_documented_status_of_every_call_is_answered_and_no_other() {
         let gone = path.replace("news%201", "none").replace("alice", "nobody").replace("q83v", "none");
         let gone = gone.replace("/jobs/", "/jobs/99999");
         if gone != *path && *method != "PUT" {
-            assert_eq!(send("admin", method, &gone, document).await.status, 404, "{method} {gone}");
+            let answer = send("admin", method, &gone, document).await;
+            assert_eq!(answer.status, 404, "{method} {gone}: {answer:?}");
         }
     }
     // Contradictions.
@@ -148,6 +154,14 @@ async fn every_documented_status_of_every_call_is_answered_and_no_other() {
     for action in ["pause", "resume", "cancel"] {
         assert_eq!(act(&rotated.body["job"], action).await, 409, "{action}");
     }
+    let freeze =
+        async |by: &str| send("admin", "POST", "/v1/freeze", &json!({"by": by, "for": "60s"})).await.status;
+    let moved =
+        async |by: &str| send("admin", "POST", "/v1/moved", &json!({"by": by, "to": "there"})).await.status;
+    assert_eq!((moved("a").await, freeze("a").await, freeze("b").await), (409, 202, 409));
+    assert_eq!((moved("b").await, moved("a").await), (409, 204));
+    assert_eq!(send("admin", "POST", "/v1/thaw", &Value::Null).await.status, 409);
+    assert_eq!(send("admin", "POST", "/v1/thaw?back=true", &Value::Null).await.status, 204);
     status::fill_streams(&world).await;
     let latch = world.engine.add_latch("udp");
     assert_eq!(send("", "GET", "/readyz", &Value::Null).await.status, 503);
@@ -249,6 +263,14 @@ fn full() -> Vec<(&'static str, &'static str, String, Value)> {
             format!("{TERMINAL}/trigger"),
             json!({"procedure": "msk-request", "service": SERVICE_ID}),
         ),
+        // Last: the store takes no changes from here on.
+        (
+            "FreezeDocument",
+            "POST",
+            "/v1/freeze".to_owned(),
+            json!({"by": "a", "for": "60s", "prolong": false}),
+        ),
+        ("MovedDocument", "POST", "/v1/moved".to_owned(), json!({"by": "a", "to": "there"})),
     ]
 }
 

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 use crate::cli::client::{self, Body, Client, ClientError, Endpoint};
+use crate::secret::Secret;
 
 /// Where the daemon listens when nobody says otherwise: first here.
 pub(super) const DEFAULT_SOCKET: &str = "/run/ltkmd/admin.sock";
@@ -83,6 +84,19 @@ impl Api {
         Ok(Self { client: Client::new(endpoint), authorization })
     }
 
+    /// The API at this place, with a token at hand.
+    pub(in crate::cli) fn with_token(endpoint: Endpoint, token: Option<&Secret>) -> Result<Self, Failure> {
+        let value = |token: &Secret| {
+            let text = Zeroizing::new([b"Bearer ", token.expose()].concat());
+            let mut value = HeaderValue::from_bytes(&text)
+                .map_err(|_| Failure::usage("the admin token is none that HTTP takes"))?;
+            value.set_sensitive(true);
+            Ok(value)
+        };
+        let authorization = token.map(value).transpose()?;
+        Ok(Self { client: Client::new(endpoint), authorization })
+    }
+
     /// Where it is.
     pub(in crate::cli) fn endpoint(&self) -> &Endpoint {
         self.client.endpoint()
@@ -118,7 +132,7 @@ impl Api {
     }
 
     /// A GET whose answer is taken piece by piece with [`Api::next_octets`]; its header field of this name is given too.
-    pub(super) async fn download(
+    pub(in crate::cli) async fn download(
         &mut self,
         path: &str,
         field: &str,
@@ -142,7 +156,7 @@ impl Api {
     }
 
     /// The next octets of a download; `None` at its end.
-    pub(super) async fn next_octets(&self, answer: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+    pub(in crate::cli) async fn next_octets(&self, answer: &mut Incoming) -> Result<Option<Bytes>, Failure> {
         self.client.next_octets(answer).await.map_err(no_answer)
     }
 

@@ -90,6 +90,17 @@ enum Command {
     Export(backup::Export),
     /// Back up the whole store while the daemon runs: what it holds at one moment, for `ltkmd restore`
     Backup(backup::Backup),
+    /// Let a store take changes again that ltkmd migrate has frozen
+    #[command(
+        after_help = "A freeze ends by itself a minute after ltkmd migrate was last heard of. A store that has moved \
+stays frozen: --back is for who knows that no daemon has run on the database. Terminals refuse keys whose T is not above \
+what they have seen, and what that daemon sent is unknown here."
+    )]
+    Thaw {
+        /// Also a store that has moved
+        #[arg(long)]
+        back: bool,
+    },
 }
 
 /// Why `ctl` did not do what it was told.
@@ -170,6 +181,10 @@ async fn perform(ctl: Ctl, screen: &mut Screen<'_>) -> Result<(), Failure> {
         Command::Import(import) => import.run(api, screen).await,
         Command::Export(export) => export.run(api, screen).await,
         Command::Backup(backup) => backup.run(api, screen).await,
+        Command::Thaw { back } => {
+            api.call("POST", &format!("/v1/thaw?back={back}"), None).await?;
+            screen.line("the store takes changes")
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::secret::Sealed;
 use crate::time::Timestamp;
 
 pub use provisioned::{Provisioned, ProvisionedStream};
-pub use read::{Parser, Piece};
+pub use read::{End, Parser, Piece};
 pub use write::BackupStream;
 
 /// What every backup begins with.

@@ -13,8 +13,8 @@ use super::scope;
 use super::shared::Shared;
 use super::spaces::Spaces;
 use crate::id::TerminalKey;
-use crate::store::queues::Hints;
-use crate::store::{CatalogueWrite, Decide, Scope, StoreError};
+use crate::store::queues::{Hints, lock};
+use crate::store::{CatalogueWrite, Decide, FreezeOrder, FreezeOutcome, Scope, StoreError};
 use crate::time::Timestamp;
 
 /// Updates that share one sync, at most.
@@ -36,6 +36,7 @@ pub(super) enum Command {
     Update(Scope, Decide, Done),
     Catalogue(Vec<CatalogueWrite>, Done),
     Probe(Done),
+    Freeze(FreezeOrder, oneshot::Sender<Result<FreezeOutcome, StoreError>>),
     Close(Done),
 }
 
@@ -109,6 +110,11 @@ impl Committer {
             Command::Probe(done) => {
                 let _ = done.send(self.probe());
             }
+            Command::Freeze(order, done) => {
+                // What came before is on disk when the answer comes.
+                self.commit();
+                let _ = done.send(self.shared.freeze(order));
+            }
             Command::Close(_) => {}
         }
     }
@@ -135,6 +141,7 @@ impl Committer {
         if let Some(e) = &self.failed {
             return Err(e.clone());
         }
+        lock(&self.shared.freezer).check(Instant::now())?;
         if self.batch.is_empty() && self.waiting.is_empty() {
             self.shared.check_room()?;
         }

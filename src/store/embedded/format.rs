@@ -34,7 +34,7 @@ const UPGRADES: &[Upgrade] = &[
 ];
 
 /// The format that this version writes.
-pub(super) const FORMAT: u32 = UPGRADES.len() as u32 + 1;
+pub(in crate::store) const FORMAT: u32 = UPGRADES.len() as u32 + 1;
 
 /// Takes a store forward to [`FORMAT`].
 ///

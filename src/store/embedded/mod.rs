@@ -11,6 +11,7 @@ mod format;
 mod holders;
 mod lists;
 mod moment;
+mod moved;
 mod open;
 mod recent;
 mod restore;
@@ -25,7 +26,9 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
+pub(in crate::store) use self::format::FORMAT as RECORDS;
 pub use self::restore::{Phase, RestoreError, RestoreOptions, Restored, restore};
 
 use self::committer::{Command, Committer};
@@ -33,9 +36,10 @@ use self::moment::EmbeddedMoment;
 use self::shared::Shared;
 use self::spaces::Spaces;
 use super::backup::Moment;
+use super::queues::lock;
 use super::{
-    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, Holders, Job, Lane, Scope, Sealer,
-    Store, StoreError, StoreFuture, Subscriber, TerminalFilter,
+    CatalogueWrite, Counts, Cursor, Decide, DeliveryFilter, DiskUse, FreezeOrder, FreezeOutcome, Frozen,
+    Holders, Job, Lane, Scope, Sealer, Store, StoreError, StoreFuture, Subscriber, TerminalFilter,
 };
 use crate::delivery::{Delivery, MessageId, Terminal};
 use crate::id::{BTid, JobId, ServiceNo, SubscriberId, TerminalKey};
@@ -48,6 +52,14 @@ const QUEUE: usize = 4096;
 const RESERVE: u64 = 64 << 20;
 /// Terminals that are read on the caller's own thread at most.
 const INLINE: usize = 32;
+
+/// The key that an embedded store made for itself, when it has one.
+///
+/// # Errors
+/// The file cannot be read, or is no key.
+pub fn own_key(dir: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, StoreError> {
+    open::read_key(&dir.join(open::OWN_KEY))
+}
 
 /// A store in a directory.
 pub struct EmbeddedStore {
@@ -288,6 +300,19 @@ impl Store for EmbeddedStore {
             let moment = EmbeddedMoment::now(Arc::clone(&self.shared))?;
             Ok(Box::new(moment) as Box<dyn Moment>)
         })
+    }
+
+    fn freeze(&self, order: FreezeOrder) -> StoreFuture<'_, FreezeOutcome> {
+        Box::pin(async move {
+            let (done, answer) = oneshot::channel();
+            let commands = self.commands.as_ref().ok_or(StoreError::Closed)?;
+            commands.send(Command::Freeze(order, done)).await.map_err(|_| StoreError::Closed)?;
+            answer.await.map_err(|_| StoreError::Closed)?
+        })
+    }
+
+    fn frozen(&self) -> Option<Frozen> {
+        lock(&self.shared.freezer).current(std::time::Instant::now()).cloned()
     }
 
     fn close(&self) -> StoreFuture<'_, ()> {

@@ -4,6 +4,7 @@
 //! DIR/            mode 0700
 //!   lock          held by the process that has the store open
 //!   store.key     master key, when none was configured: 64 hex digits, mode 0600
+//!   moved         the store is another one now; only who removes it opens this one again
 //!   db/           the database; made under the name db.new, which is nothing yet
 //!   db.restored/  a whole database out of a backup, on its way to its place
 //! ```
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::catalogue;
 use super::format::{self, FORMAT};
+use super::moved;
 use super::spaces::{Spaces, small};
 use crate::secret::Sealed;
 use crate::store::{Sealer, StoreError};
@@ -76,6 +78,7 @@ pub(super) fn open(dir: &Path, master: Option<[u8; 32]>) -> Result<Opened, Store
     let master = master.map(Zeroizing::new);
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| failed(dir, &e))?;
     let lock = lock(dir)?;
+    moved::check(dir)?;
     let db_dir = dir.join("db");
     let exists = settle(dir, &db_dir).map_err(|e| failed(dir, &e))?;
     let own_key = master.is_none().then(|| dir.join(OWN_KEY));

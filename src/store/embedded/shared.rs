@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::catalogue;
 use super::holders::HolderCounts;
+use super::moved;
 use super::scope::terminal_key;
 use super::spaces::{Spaces, unavailable};
 use crate::id::{JobId, TerminalKey};
+use crate::store::freeze::Freezer;
 use crate::store::held::KeyOf;
 use crate::store::queues::{Hints, Queues, lock};
 use crate::store::record::{self, Totals};
-use crate::store::{Counts, Holders, Job, Sealer, StoreError};
+use crate::store::{Counts, FreezeOrder, FreezeOutcome, Frozen, Holders, Job, Sealer, StoreError};
 
 /// Records that one snapshot is held for while all are scanned.
 const SCAN_PAGE: usize = 4096;
@@ -40,6 +42,8 @@ pub(super) struct Shared {
     scan: AtomicU64,
     scanner: Mutex<Option<JoinHandle<()>>>,
     pub(super) next_job: AtomicU64,
+    /// Whether changes are taken.
+    pub(super) freezer: Mutex<Freezer>,
     /// Jobs with something left to do.
     open_jobs: Mutex<BTreeSet<JobId>>,
 }
@@ -66,6 +70,7 @@ impl Shared {
             scan: AtomicU64::new(0),
             scanner: Mutex::default(),
             next_job: AtomicU64::new(next_job),
+            freezer: Mutex::default(),
             open_jobs: Mutex::default(),
         }
     }
@@ -124,6 +129,41 @@ impl Shared {
             )));
         }
         Ok(())
+    }
+
+    /// Carries an order out, for the committer.
+    pub(super) fn freeze(&self, order: FreezeOrder) -> Result<FreezeOutcome, StoreError> {
+        let (mut freezer, now) = (lock(&self.freezer), Instant::now());
+        let before = freezer.current(now).cloned();
+        let outcome = match order {
+            FreezeOrder::Freeze { by, span, prolong } => freezer.freeze(by, span, prolong, now),
+            FreezeOrder::Moved { by, to } => {
+                if let Err(why) = freezer.may_move(&by, now) {
+                    return Ok(FreezeOutcome::Refused(why));
+                }
+                moved::mark(&self.dir, &to)?;
+                freezer.moved(to);
+                FreezeOutcome::Changed
+            }
+            FreezeOrder::Thaw { back } => match before {
+                None => FreezeOutcome::Same,
+                Some(Frozen::Moved(_)) if !back => FreezeOutcome::Refused(
+                    "the store has moved: to go back, see that no daemon has worked on the other one, and say so",
+                ),
+                Some(_) => {
+                    moved::unmark(&self.dir)?;
+                    freezer.thaw();
+                    FreezeOutcome::Changed
+                }
+            },
+        };
+        if outcome == FreezeOutcome::Changed {
+            match freezer.current(now) {
+                Some(frozen) => tracing::warn!("the store takes no changes: {frozen}"),
+                None => tracing::warn!("the store takes changes again"),
+            }
+        }
+        Ok(outcome)
     }
 
     /// Lets everybody see the counters of a commit.

@@ -152,7 +152,7 @@ impl Writes {
         let place = shard(after.key);
         let mut tally = Tally::default();
         tally.change(before, after);
-        self.count(place, &tally);
+        count(&mut self.tally, place, &tally);
         let (old, now) = (services(before), services(after));
         self.left.extend(old.iter().filter(|no| !now.contains(no)).map(|no| (*no, after.key)));
         self.joined.extend(now.iter().filter(|no| !old.contains(no)).map(|no| (*no, after.key)));
@@ -171,27 +171,28 @@ impl Writes {
             turn: after.next_turn().map(millis),
         });
     }
+}
 
-    fn count(&mut self, place: i32, tally: &Tally) {
-        let mut add = |counter: Counter, by: &[i64]| {
-            if by.iter().any(|n| *n != 0) {
-                let row = self.tally.entry((place, counter)).or_default();
-                row.iter_mut().zip(by).for_each(|(n, by)| *n += by);
-            }
-        };
-        add((0, 0, 0), &tally.deliveries);
-        for (no, by) in &tally.members {
-            add((1, i64::from(no.0), 0), by);
+/// Adds what changed in a shard to its counters.
+pub(super) fn count(counters: &mut BTreeMap<(i32, Counter), [i64; 9]>, place: i32, tally: &Tally) {
+    let mut add = |counter: Counter, by: &[i64]| {
+        if by.iter().any(|n| *n != 0) {
+            let row = counters.entry((place, counter)).or_default();
+            row.iter_mut().zip(by).for_each(|(n, by)| *n += by);
         }
-        for ((no, number), by) in &tally.holders {
-            add((2, i64::from(no.0), i32::from(*number)), &[by.udp, by.http, by.sms, by.assumed]);
-        }
-        for (job, by) in &tally.jobs {
-            let mut all = [0; 9];
-            all[..8].copy_from_slice(&by.states);
-            all[8] = by.sent;
-            add((3, job.0 as i64, 0), &all);
-        }
+    };
+    add((0, 0, 0), &tally.deliveries);
+    for (no, by) in &tally.members {
+        add((1, i64::from(no.0), 0), by);
+    }
+    for ((no, number), by) in &tally.holders {
+        add((2, i64::from(no.0), i32::from(*number)), &[by.udp, by.http, by.sms, by.assumed]);
+    }
+    for (job, by) in &tally.jobs {
+        let mut all = [0; 9];
+        all[..8].copy_from_slice(&by.states);
+        all[8] = by.sent;
+        add((3, job.0 as i64, 0), &all);
     }
 }
 

@@ -208,7 +208,9 @@ fn all_of(mut faults: Vec<StoreError>) -> StoreError {
         .iter()
         .map(|fault| match fault {
             StoreError::Open(text) | StoreError::Unavailable(text) | StoreError::Damaged(text) => text,
-            StoreError::Moved | StoreError::Outdated | StoreError::Closed => "it cannot be used now",
+            StoreError::Moved | StoreError::Outdated | StoreError::Frozen(_) | StoreError::Closed => {
+                "it cannot be used now"
+            }
         })
         .collect();
     let told = format!("none of {} servers can be used: {}", sentences.len(), sentences.join("; "));

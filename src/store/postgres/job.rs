@@ -11,7 +11,7 @@ use crate::store::{Job, JobKind, JobState, StoreError};
 use crate::time::Timestamp;
 
 /// Jobs that are remembered; each has a counter in every shard.
-const KEPT_JOBS: i64 = 1_000;
+pub(super) const KEPT_JOBS: i64 = 1_000;
 
 const COLUMNS: &str = "id, kind, service, number, state, expected, started, finished, open";
 

@@ -20,6 +20,7 @@ mod job;
 mod keeper;
 mod lease;
 mod lists;
+mod migrate;
 mod place;
 mod raise;
 mod recent;
@@ -40,6 +41,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 pub use self::connect::{Connection, Connector, Pool, ServerFacts, check_server};
+pub use self::migrate::{Found, Migration, Pass, PassReport};
 pub use self::raise::{Raised, raise_t};
 #[doc(hidden)]
 pub use self::sql::HOT_STATEMENTS;

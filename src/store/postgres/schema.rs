@@ -13,6 +13,9 @@ pub(super) const FORMAT: i32 = 1;
 /// The oldest format with whose programs this one can share a database.
 pub(super) const ACCEPTS: i32 = 1;
 
+/// What a schema accepts that is being filled from another store: no program at all.
+pub(super) const UNFINISHED: i32 = i32::MAX;
+
 /// What makes the schema.
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -43,7 +46,10 @@ pub(super) async fn open(
     transaction.execute(sql::EXCLUDE, &[]).await?;
     let there = transaction.query_one("SELECT to_regclass('ltkmd.meta') IS NOT NULL", &[]).await?;
     if !there.get::<_, bool>(0) {
-        create(&transaction, master, distributed).await?;
+        tracing::info!(format = FORMAT, distributed, "making the schema");
+        let (_, wrapped) = Sealer::create(master)
+            .map_err(|e| StoreError::Unavailable(format!("the system gives no randomness: {e}")))?;
+        create(&transaction, &wrapped, ACCEPTS, distributed).await?;
     }
     let found = read(&transaction, master).await?;
     if transaction.query_one(IS_RAISING, &[]).await?.get(0) {
@@ -67,6 +73,13 @@ pub(super) async fn read(transaction: &Transaction<'_>, master: &[u8; 32]) -> Re
     })?;
     let row = row.ok_or_else(|| StoreError::Damaged("ltkmd.meta has no row".to_owned()))?;
     let (format, accepts): (i32, i32) = (row.get(0), row.get(1));
+    if accepts == UNFINISHED {
+        return Err(StoreError::Open(
+            "the database is being filled by ltkmd migrate, or what it had begun did not come to its end: leave store.url \
+             as it was, and let ltkmd migrate end or run it again"
+                .to_owned(),
+        ));
+    }
     if accepts > FORMAT {
         return Err(StoreError::Open(format!(
             "the database's schema is of format {format} and accepts programs from format {accepts} on; this program \
@@ -90,18 +103,17 @@ pub(super) async fn read(transaction: &Transaction<'_>, master: &[u8; 32]) -> Re
     Ok(Found { sealer, first_t: first_t as u64, revision: revision as u64 })
 }
 
-async fn create(
+/// Makes the schema of a store with this data key.
+pub(super) async fn create(
     transaction: &Transaction<'_>,
-    master: &[u8; 32],
+    wrapped: &Sealed,
+    accepts: i32,
     distributed: bool,
 ) -> Result<(), StoreError> {
-    tracing::info!(format = FORMAT, distributed, "making the schema");
     transaction.batch_execute(SCHEMA).await?;
-    let (_, wrapped) = Sealer::create(master)
-        .map_err(|e| StoreError::Unavailable(format!("the system gives no randomness: {e}")))?;
     let text = "INSERT INTO ltkmd.meta (format, accepts, data_key, first_t, revision, next_service, next_ordinal, \
                 next_job) VALUES ($1, $2, $3, 1, 1, 0, 0, 1)";
-    transaction.execute(text, &[&FORMAT, &ACCEPTS, &wrapped.octets()]).await?;
+    transaction.execute(text, &[&FORMAT, &accepts, &wrapped.octets()]).await?;
     if distributed {
         for table in EVERYWHERE {
             let text = format!("SELECT create_reference_table('ltkmd.{table}')");

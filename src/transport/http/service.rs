@@ -130,6 +130,10 @@ impl Service {
         let (head, body) = request.into_parts();
         let procedure = self.admissible(&head, procedure)?;
         let body = read_body(&head, body, limits).await?;
+        if self.engine.frozen().is_some() {
+            let line = "The store is being moved; try again shortly.";
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, line));
+        }
         let verified = self.authenticate(&head, &body).await;
         let (btid, verified) = match verified {
             Ok(Ok(authenticated)) => authenticated,

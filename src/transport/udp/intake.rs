@@ -27,7 +27,7 @@ const WAITING: usize = 32_768;
 const WORKING: usize = 4;
 
 /// Receives until the shutdown; what was received by then is still taken in.
-pub async fn run_intake(port: Arc<UdpPort>, engine: Arc<Engine>, shutdown: watch::Receiver<bool>) {
+pub async fn run_intake(port: Arc<UdpPort>, engine: Arc<Engine>, mut shutdown: watch::Receiver<bool>) {
     let (sender, mut receiver) = mpsc::channel(WAITING);
     for socket in &port.sockets {
         let (socket, sender) = (Arc::clone(socket), sender.clone());
@@ -43,6 +43,8 @@ pub async fn run_intake(port: Arc<UdpPort>, engine: Arc<Engine>, shutdown: watch
         if receiver.recv_many(&mut batch, BATCH).await == 0 {
             break;
         }
+        // What comes while the store is frozen waits.
+        engine.unfrozen(&mut shutdown).await;
         let engine = Arc::clone(&engine);
         tokio::spawn(async move {
             if let Err(error) = engine.take_in(&batch).await {
