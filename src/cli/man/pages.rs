@@ -39,6 +39,7 @@ pages! {
     "ltkmd-metrics"("7") = "metrics.md";
     "ltkmd-audit"("7") = "audit.md";
     "ltkmd-cluster"("7") = "cluster.md";
+    "ltkmd-migrate-store"("7") = "migrate.md";
     "ltkmd-backup"("7") = "backup.md";
     "ltkmd-upgrade"("7") = "upgrade.md";
     "ltkmd-troubleshoot"("7") = "troubleshoot.md";
