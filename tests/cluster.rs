@@ -11,8 +11,12 @@ mod clock;
 mod failover;
 #[path = "cluster/fanout.rs"]
 mod fanout;
+#[path = "cluster/leases.rs"]
+mod leases;
 #[path = "cluster/nodes.rs"]
 mod nodes;
+#[path = "cluster/pages.rs"]
+mod pages;
 #[path = "cluster/requests.rs"]
 mod requests;
 #[path = "cluster/starts.rs"]

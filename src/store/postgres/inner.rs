@@ -23,7 +23,7 @@ use super::walk::{self, Walks};
 use super::{job, sql};
 use crate::id::{JobId, TerminalKey};
 use crate::store::queues::{Hints, Queues, lock};
-use crate::store::{Decide, Job, JobState, Lane, Scope, Sealer, StoreError};
+use crate::store::{Decide, Job, JobState, Lane, Scope, Sealer, StoreError, View};
 use crate::time::Timestamp;
 
 /// How long an update may try against others that change the same.
@@ -112,6 +112,8 @@ enum Tried {
     Again,
     /// It was decided under services and keys that are older than these.
     Outdated(u64),
+    /// There is no page for this daemon to decide about.
+    Nothing,
 }
 
 impl Inner {
@@ -196,6 +198,13 @@ impl Inner {
             };
             match tried {
                 Tried::Done => return Ok(()),
+                Tried::Nothing => {
+                    if tries > 0 {
+                        // What was decided before was refused: the last decision, the one that counts, is about nobody.
+                        decided(decide, &mut View::default())?;
+                    }
+                    return Ok(());
+                }
                 Tried::Outdated(revision) => self.await_revision(revision).await?,
                 Tried::Again => {
                     // The first who comes again at once has good chances; later ones spread.
@@ -258,8 +267,7 @@ impl Inner {
         decide: &mut Decide,
     ) -> Result<Tried, StoreError> {
         let mut view = std::mem::take(&mut reading.view);
-        catch_unwind(AssertUnwindSafe(|| decide(&mut view)))
-            .map_err(|_| StoreError::Unavailable("a decision broke off".to_owned()))?;
+        decided(decide, &mut view)?;
         if view.revision.is_some_and(|under| under < revision) {
             connection.done();
             return Ok(Tried::Outdated(revision));
@@ -347,7 +355,7 @@ impl Inner {
         let (revision, job) = tokio::try_join!(self.revision(&connection), job::head(&connection, id))?;
         let Some(mut job) = job.filter(|job| job.state != JobState::Paused) else {
             connection.done();
-            return Ok(Tried::Done);
+            return Ok(Tried::Nothing);
         };
         let (mine, generation) = self.leases.shards();
         if lock(&self.walks).is_stale(&job, generation) {
@@ -357,7 +365,7 @@ impl Inner {
         let taken = lock(&self.walks).begin(&job, self.span(&job, limit));
         if taken.is_empty() {
             connection.done();
-            return Ok(Tried::Done);
+            return Ok(Tried::Nothing);
         }
         let shards: Vec<i32> = taken.iter().map(|(shard, _)| *shard).collect();
         // Whatever ends this page early lets go of its shards.
@@ -501,6 +509,12 @@ impl Inner {
     pub(super) fn works(&self) -> Result<(), StoreError> {
         self.works.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Runs a decision.
+fn decided(decide: &mut Decide, view: &mut View) -> Result<(), StoreError> {
+    catch_unwind(AssertUnwindSafe(|| decide(view)))
+        .map_err(|_| StoreError::Unavailable("a decision broke off".to_owned()))
 }
 
 /// A page's hold on its shards.
