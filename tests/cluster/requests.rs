@@ -2,13 +2,12 @@
 
 use std::sync::Barrier;
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::Daemon;
 use crate::harness::http::Reply;
 use crate::harness::terminal::{Terminal, deregistration, msk_request, put_subscriber, registration};
-use crate::nodes::{Cluster, alone, await_shares};
+use crate::nodes::{Cluster, alone};
 use crate::server::shared;
 
 const SETTINGS: &str = "udp.first_timeout = \"30s\"";
@@ -123,31 +122,4 @@ fn of_one_request_sent_to_three_daemons_at_once_one_serves_it() {
     }
     assert_eq!(counters.len(), ROUNDS as usize);
     assert!(counters.is_sorted_by(|a, b| a < b), "{counters:?}");
-}
-
-#[test]
-fn who_leaves_the_cluster_gives_its_share_away_at_once_and_a_lone_daemon_does_all() {
-    let _alone = alone();
-    let database = shared().database();
-    let cluster = Cluster::new(&shared().url_of("postgres", &database), SETTINGS);
-    let [a, mut b, mut c] = cluster.start(["a", "b", "c"]);
-    await_shares(shared(), &database, &["a", "b", "c"]);
-    c.signal(Signal::SIGTERM);
-    assert!(c.wait().success());
-    let took = await_shares(shared(), &database, &["a", "b"]);
-    assert!(took < std::time::Duration::from_secs(5), "the share of who left was taken over {took:?} later");
-    assert!(b.terminate().success());
-    await_shares(shared(), &database, &["a"]);
-
-    a.put_service("urn:s", 1, json!({}));
-    let terminal = Terminal::provision(&a, &[]);
-    terminal.registered(&["urn:s"], Some(&[0]));
-    let first = terminal.receive();
-    terminal.verify(&first);
-    let (job, _) = a.rotate("urn:s", None);
-    let second = terminal.receive();
-    terminal.verify(&second);
-    a.await_state("the end of the job", |a| {
-        (a.get(&format!("/v1/jobs/{job}"))["state"] == "done").then_some(())
-    });
 }

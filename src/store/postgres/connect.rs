@@ -36,7 +36,8 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration:
 /// The oldest version that will do, as `server_version_num` has it.
 const OLDEST: i32 = 150_000;
 
-/// What each session is set to. A commit is durable at least here, whatever the server's default; one that waits for
+/// What each session is set to. The server asks soon whether a daemon still is there that is silent: what a machine held
+/// that lost its power is free within some ten seconds, its name too. A commit is durable at least here, whatever the server's default; one that waits for
 /// standbys goes on doing so. Each statement reads its rows by an index, one after the other: the planner's other
 /// ideas come from statistics that are not there yet.
 const SESSION: &str = "\
@@ -47,6 +48,10 @@ const SESSION: &str = "\
     SET enable_hashjoin = off; \
     SET enable_mergejoin = off; \
     SET TimeZone = 'UTC'; \
+    SET tcp_keepalives_idle = 4; \
+    SET tcp_keepalives_interval = 2; \
+    SET tcp_keepalives_count = 3; \
+    SET tcp_user_timeout = '10s'; \
     SELECT set_config('synchronous_commit', 'on', false) \
         WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 

@@ -6,6 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::place::{RANGES, range, shard, shards_of};
 use super::sql;
@@ -22,6 +23,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// How often it is renewed.
 pub(super) const RENEW: Duration = Duration::from_secs(1);
+
+/// How long one try to change leases waits for the commits that are under way.
+const EXCLUSION: Duration = Duration::from_millis(500);
 
 /// A node that was not seen for so long is forgotten.
 const FORGOTTEN: &str = "24 hours";
@@ -220,8 +224,8 @@ impl Leases {
         let surplus = mine.split_off(fair.min(mine.len()));
         let wanted: Vec<i32> = free.into_iter().take(fair.saturating_sub(mine.len())).collect();
         if !surplus.is_empty() || !wanted.is_empty() {
-            // What is given up is not relied upon from here on, whatever becomes of the change.
-            self.set(flags(&mine), None);
+            // What is given up is not relied upon from here on, whatever becomes of the change; the rest is renewed.
+            self.set(flags(&mine), Some(until));
             let gained = self.change(client, &surplus, &wanted).await?;
             unheld = (unheld + surplus.len()).saturating_sub(gained.len());
             mine.extend(gained);
@@ -253,7 +257,16 @@ impl Leases {
         wanted: &[i32],
     ) -> Result<Vec<i32>, StoreError> {
         let transaction = client.transaction().await?;
-        transaction.execute(sql::EXCLUDE, &[]).await?;
+        // A commit that hangs keeps everybody out until the server ends it; who waits for it keeps the others waiting.
+        let text = format!("SET LOCAL lock_timeout = {}", EXCLUSION.as_millis());
+        transaction.batch_execute(&text).await?;
+        match transaction.execute(sql::EXCLUDE, &[]).await {
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                transaction.rollback().await?;
+                return Ok(Vec::new());
+            }
+            excluded => excluded?,
+        };
         let text = "UPDATE ltkmd.lease SET node = NULL, epoch = NULL WHERE range = ANY($1) AND node = $2 AND epoch = $3";
         transaction.execute(text, &[&surplus, &self.name, &self.epoch]).await?;
         let text = "UPDATE ltkmd.lease l SET node = $2, epoch = $3 WHERE l.range = ANY($1) AND NOT EXISTS (SELECT 1 \
