@@ -45,6 +45,16 @@ async fn complete(client: &impl GenericClient, jobs: &mut [Job]) -> Result<(), S
         return Ok(());
     }
     let find = |jobs: &mut [Job], id: i64| jobs.iter().position(|job| job.id.0 as i64 == id);
+    // Cursors first: of a job that is through, the counts that are read thereafter have all its visits.
+    let text = "SELECT job, min(encode(cursor, 'hex')), max(encode(cursor, 'hex')) FROM ltkmd.job_shard WHERE job = \
+                ANY($1) AND cursor IS NOT NULL GROUP BY job";
+    for row in client.query(text, &[&ids]).await? {
+        let Some(place) = find(jobs, row.get(0)) else { continue };
+        let job = &mut jobs[place];
+        let hex: &str = row.get(if job.state == JobState::Cancelled { 2 } else { 1 });
+        let octets = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok().and_then(|o| o.try_into().ok());
+        job.cursor = Some(TerminalKey(octets.ok_or_else(|| StoreError::Damaged(format!("job {}", job.id)))?));
+    }
     let text = "SELECT a, sum(n0)::bigint, sum(n1)::bigint, sum(n2)::bigint, sum(n3)::bigint, sum(n4)::bigint, \
                 sum(n5)::bigint, sum(n6)::bigint, sum(n7)::bigint, sum(n8)::bigint FROM ltkmd.tally WHERE kind = 3 \
                 AND a = ANY($1) AND shard = ANY($2) GROUP BY a";
@@ -56,15 +66,6 @@ async fn complete(client: &impl GenericClient, jobs: &mut [Job]) -> Result<(), S
             jobs[place].states[i] = n(i + 1);
         }
         jobs[place].sent = n(9);
-    }
-    let text = "SELECT job, min(encode(cursor, 'hex')), max(encode(cursor, 'hex')) FROM ltkmd.job_shard WHERE job = \
-                ANY($1) AND cursor IS NOT NULL GROUP BY job";
-    for row in client.query(text, &[&ids]).await? {
-        let Some(place) = find(jobs, row.get(0)) else { continue };
-        let job = &mut jobs[place];
-        let hex: &str = row.get(if job.state == JobState::Cancelled { 2 } else { 1 });
-        let octets = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok().and_then(|o| o.try_into().ok());
-        job.cursor = Some(TerminalKey(octets.ok_or_else(|| StoreError::Damaged(format!("job {}", job.id)))?));
     }
     Ok(())
 }
