@@ -31,7 +31,7 @@ impl Timestamp {
     /// The latest point that RFC 3339 can write, 9999-12-31T23:59:59.999Z.
     pub const MAX: Self = Self(253_402_300_799_999);
 
-    /// Reads the system's clock, corrected to the one that counts ([`set_offset`]). For drivers alone.
+    /// Reads the system's clock, corrected to the one that counts ([`offset`]). For drivers alone.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let here = u64::try_from(since.as_millis()).unwrap_or(Self::MAX.0);

@@ -54,7 +54,9 @@ fn refused(error: Error) -> Refused {
             &SqlState::NOT_NULL_VIOLATION
             | &SqlState::UNIQUE_VIOLATION
             | &SqlState::T_R_DEADLOCK_DETECTED
-            | &SqlState::T_R_SERIALIZATION_FAILURE,
+            | &SqlState::T_R_SERIALIZATION_FAILURE
+            | &SqlState::LOCK_NOT_AVAILABLE
+            | &SqlState::QUERY_CANCELED,
         ) => Refused::Conflict,
         Some(&SqlState::DIVISION_BY_ZERO) => Refused::Guard,
         Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Refused::ReadOnly(error.into()),

@@ -19,11 +19,11 @@ use super::lease::Leases;
 use super::place::{SHARDS, range, shard};
 use super::recent::Recent;
 use super::scope::Reading;
-use super::walk::{self, Walks};
-use super::{job, sql};
-use crate::id::{JobId, TerminalKey};
+use super::sql;
+use super::walk::Walks;
+use crate::id::TerminalKey;
 use crate::store::queues::{Hints, Queues, lock};
-use crate::store::{Decide, Job, JobState, Lane, Scope, Sealer, StoreError, View};
+use crate::store::{Decide, Lane, Scope, Sealer, StoreError, View};
 use crate::time::Timestamp;
 
 /// How long an update may try against others that change the same.
@@ -62,9 +62,10 @@ pub(super) struct Inner {
     /// Rung when the store is closed, and when the leases were given up thereupon.
     pub(super) closing: Notify,
     pub(super) left: Notify,
-    walks: Mutex<Walks>,
-    /// Counters that are known to exist.
+    pub(super) walks: Mutex<Walks>,
+    /// Counters that are known to exist; who makes others holds the lock beside them.
     counters: Mutex<HashSet<Counter>>,
+    counting: tokio::sync::Mutex<()>,
     /// What was given out as due, and when.
     given: Mutex<HashMap<TerminalKey, Instant>>,
     stripes: Vec<tokio::sync::Mutex<()>>,
@@ -105,7 +106,7 @@ impl Drop for Connection {
 }
 
 /// What one try of an update came to.
-enum Tried {
+pub(super) enum Tried {
     /// It is committed, or there was nothing to decide or to write.
     Done,
     /// Somebody else changed the same: try again.
@@ -143,6 +144,7 @@ impl Inner {
             left: Notify::new(),
             walks: Mutex::default(),
             counters: Mutex::default(),
+            counting: tokio::sync::Mutex::default(),
             given: Mutex::default(),
             stripes: (0..STRIPES).map(|_| tokio::sync::Mutex::new(())).collect(),
         }
@@ -257,7 +259,7 @@ impl Inner {
         Ok(revision)
     }
 
-    async fn decide_and_write(
+    pub(super) async fn decide_and_write(
         &self,
         connection: Connection,
         scope: &Scope,
@@ -342,69 +344,24 @@ impl Inner {
             // Those of jobs are made with the job, or nobody counts it.
             named.filter(|counter| matches!(counter.0, 1 | 2) && !known.contains(counter)).collect()
         };
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        // One call looks, the others wait for what it found.
+        let _one_by_one = self.counting.lock().await;
         for counter in unknown {
+            if lock(&self.counters).contains(&counter) {
+                continue;
+            }
             let (kind, a, b) = counter;
-            catalogue::ensure_counters(&**client, kind, a, b).await?;
+            let text = "SELECT count(*) FROM ltkmd.tally WHERE kind = $1 AND a = $2 AND b = $3";
+            let there: i64 = client.query_one(text, &[&kind, &a, &b]).await?.get(0);
+            if there < i64::from(SHARDS) {
+                catalogue::ensure_counters(&**client, kind, a, b).await?;
+            }
             lock(&self.counters).insert(counter);
         }
         Ok(())
-    }
-
-    async fn try_page(&self, id: JobId, limit: usize, decide: &mut Decide) -> Result<Tried, StoreError> {
-        let connection = self.connection().await?;
-        let (revision, job) = tokio::try_join!(self.revision(&connection), job::head(&connection, id))?;
-        let Some(mut job) = job.filter(|job| job.state != JobState::Paused) else {
-            connection.done();
-            return Ok(Tried::Nothing);
-        };
-        let (mine, generation) = self.leases.shards();
-        if lock(&self.walks).is_stale(&job, generation) {
-            let cursors = walk::cursors(&connection, id, &mine).await?;
-            lock(&self.walks).load(&job, generation, cursors);
-        }
-        let taken = lock(&self.walks).begin(&job, self.span(&job, limit));
-        if taken.is_empty() {
-            connection.done();
-            return Ok(Tried::Nothing);
-        }
-        let shards: Vec<i32> = taken.iter().map(|(shard, _)| *shard).collect();
-        // Whatever ends this page early lets go of its shards.
-        let mut page = PageOf { inner: self, job: id, shards, ended: false };
-        let mut reading = Reading::default();
-        let visit = walk::page(&connection, &job, &taken, limit.max(1), self.first_t(), &mut reading).await?;
-        let (name, epoch) = self.leases.node();
-        let guard = Guard {
-            revision: None,
-            lease: Some((name, epoch, visit.ranges())),
-            job: Some((id.0 as i64, job.state)),
-        };
-        let goes_on = visit.moves.iter().any(|m| m.new.is_some()) || visit.moves.len() < taken.len();
-        reading.view.more = goes_on || lock(&self.walks).has_more(id);
-        job.cursor = taken.first().map(|(_, cursor)| *cursor);
-        reading.view.job = Some(job.clone());
-        reading.page = Some((job, visit.clone()));
-        let tried = self
-            .decide_and_write(connection, &Scope::Page(id, limit), reading, revision, guard, decide)
-            .await?;
-        match tried {
-            Tried::Done => page.committed(&visit),
-            _ => lock(&self.walks).forget(id),
-        }
-        Ok(tried)
-    }
-
-    /// Shards that a page of so many members looks into: one of a large service, many of a small one.
-    fn span(&self, job: &Job, limit: usize) -> usize {
-        if self.distributed {
-            return 1;
-        }
-        let each = self.kept.members(job.service) as usize / SHARDS as usize;
-        if each == 0 { SHARDS as usize } else { limit.div_ceil(each) }
-    }
-
-    /// Keeps the walks of these jobs alone.
-    pub(super) fn keep_walks(&self, open: &BTreeSet<JobId>) {
-        lock(&self.walks).retain(open);
     }
 
     /// Lets the queues know what is due at terminals that this daemon looks after.
@@ -515,29 +472,6 @@ impl Inner {
 fn decided(decide: &mut Decide, view: &mut View) -> Result<(), StoreError> {
     catch_unwind(AssertUnwindSafe(|| decide(view)))
         .map_err(|_| StoreError::Unavailable("a decision broke off".to_owned()))
-}
-
-/// A page's hold on its shards.
-struct PageOf<'a> {
-    inner: &'a Inner,
-    job: JobId,
-    shards: Vec<i32>,
-    ended: bool,
-}
-
-impl PageOf<'_> {
-    fn committed(&mut self, visit: &walk::Visit) {
-        lock(&self.inner.walks).committed(self.job, &self.shards, visit);
-        self.ended = true;
-    }
-}
-
-impl Drop for PageOf<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            lock(&self.inner.walks).abandoned(self.job, &self.shards);
-        }
-    }
 }
 
 /// A number below `end`, for spreading tries.

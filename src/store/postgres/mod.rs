@@ -3,7 +3,7 @@
 //! An update reads, decides and writes in one flight of statements. Every row has a version, and a write whose row was
 //! changed since it was read fails as a whole: it is read and decided again. So decisions need no locks, T is raised by
 //! the commit that records it, and it does not matter which daemon does it. What has to be done once (pages of jobs,
-//! resends, turns by SMS) belongs to shards, and shards are leased ([`lease`]); a commit asks in its own transaction
+//! resends, turns by SMS) belongs to shards, and shards are leased (`lease.rs`); a commit asks in its own transaction
 //! whether the leases it relies on still hold.
 //!
 //! Connections live on threads of the store's own, like the committer of the embedded engine.
@@ -21,6 +21,7 @@ mod keeper;
 mod lease;
 mod lists;
 mod migrate;
+mod page;
 mod place;
 mod raise;
 mod recent;
@@ -43,6 +44,8 @@ use zeroize::Zeroizing;
 pub use self::connect::{Connection, Connector, Pool, ServerFacts, check_server};
 pub use self::migrate::{Found, Migration, Pass, PassReport};
 pub use self::raise::{Raised, raise_t};
+#[doc(hidden)]
+pub use self::schema::Upgrade;
 #[doc(hidden)]
 pub use self::sql::HOT_STATEMENTS;
 pub use self::url::{PgHost, PgUrl, TlsMode, UrlFault};
@@ -165,6 +168,18 @@ async fn open(settings: &PgSettings) -> Result<Arc<Inner>, StoreError> {
     tokio::spawn(keeper::keep_counts(Arc::clone(&inner)));
     tokio::spawn(keeper::keep_queues(Arc::clone(&inner)));
     Ok(inner)
+}
+
+/// Takes a database's schema through steps as an opening daemon does, for tests of steps that no version has yet.
+///
+/// # Errors
+/// A step that a living daemon does not know; a server that does not answer.
+#[doc(hidden)]
+pub async fn upgrade_schema(pool: &Pool, steps: &[Upgrade]) -> Result<(), StoreError> {
+    let mut client = pool.get().await?;
+    let transaction = client.transaction().await?;
+    schema::upgrade(&transaction, steps).await?;
+    Ok(transaction.commit().await?)
 }
 
 impl Store for PgStore {

@@ -16,8 +16,22 @@ pub(super) const ACCEPTS: i32 = 1;
 /// What a schema accepts that is being filled from another store: no program at all.
 pub(super) const UNFINISHED: i32 = i32::MAX;
 
-/// What makes the schema.
+/// What makes the schema, of the newest format.
 const SCHEMA: &str = include_str!("schema.sql");
+
+/// A step from one format of the schema to the next.
+#[derive(Debug, Clone, Copy)]
+pub struct Upgrade {
+    /// The format that it leads to, one above the one before.
+    pub to: i32,
+    /// The oldest format whose programs can go on with the schema as it is then.
+    pub accepts: i32,
+    /// What it does. It has to be quick: nothing is committed meanwhile.
+    pub sql: &'static str,
+}
+
+/// The steps from format 1 to [`FORMAT`], in their order.
+const UPGRADES: &[Upgrade] = &[];
 
 /// Tables that grow with the number of terminals, spread by their shards.
 const SPREAD: [&str; 5] = ["terminal", "subscriber", "member", "tally", "job_shard"];
@@ -51,6 +65,7 @@ pub(super) async fn open(
             .map_err(|e| StoreError::Unavailable(format!("the system gives no randomness: {e}")))?;
         create(&transaction, &wrapped, ACCEPTS, distributed).await?;
     }
+    upgrade(&transaction, UPGRADES).await?;
     let found = read(&transaction, master).await?;
     if transaction.query_one(IS_RAISING, &[]).await?.get(0) {
         return Err(StoreError::Open(
@@ -60,6 +75,34 @@ pub(super) async fn open(
     }
     transaction.commit().await?;
     Ok(found)
+}
+
+/// Takes the schema forward, step by step, in the transaction that opens it: a daemon of the new version brings its schema
+/// along, and those of the version before go on beside it where the steps accept them. A step that would leave a living
+/// daemon behind is not taken.
+pub(super) async fn upgrade(transaction: &Transaction<'_>, steps: &[Upgrade]) -> Result<(), StoreError> {
+    for step in steps {
+        let text = "SELECT format, accepts FROM ltkmd.meta";
+        let row = transaction.query_one(text, &[]).await?;
+        let (format, accepts): (i32, i32) = (row.get(0), row.get(1));
+        if format != step.to - 1 || accepts == UNFINISHED {
+            continue;
+        }
+        let text = "SELECT string_agg(name, ', ' ORDER BY name) FROM ltkmd.node WHERE expires > now() AND format < $1";
+        let behind: Option<String> = transaction.query_one(text, &[&step.accepts]).await?.get(0);
+        if let Some(names) = behind {
+            return Err(StoreError::Open(format!(
+                "the schema has to become format {}, which the running daemons {names} do not know: upgrade them to the \
+                 version before this one first, or stop them",
+                step.to
+            )));
+        }
+        tracing::info!(from = format, to = step.to, "taking the schema forward");
+        transaction.batch_execute(step.sql).await?;
+        let text = "UPDATE ltkmd.meta SET format = $1, accepts = $2";
+        transaction.execute(text, &[&step.to, &step.accepts]).await?;
+    }
+    Ok(())
 }
 
 /// Opens what is there.
