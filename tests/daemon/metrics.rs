@@ -35,7 +35,7 @@ const PROMISED: [&str; 19] = [
 ];
 
 /// What is not 0 in a daemon that has served nobody.
-const SET: [&str; 10] = [
+const SET: [&str; 16] = [
     "ltkmd_start_timestamp_seconds",
     "ltkmd_build_info",
     "ltkmd_ready",
@@ -46,6 +46,12 @@ const SET: [&str; 10] = [
     "ltkmd_store_last_commit_timestamp_seconds",
     "ltkmd_store_commit_duration_seconds",
     "ltkmd_digest_nonces",
+    "ltkmd_audit_enabled",
+    "ltkmd_audit_up",
+    "ltkmd_audit_lines_total",
+    "ltkmd_audit_file_bytes",
+    "ltkmd_cluster_nodes_alive",
+    "ltkmd_cluster_ranges_held",
 ];
 
 fn scrape(daemon: &Daemon) -> String {

@@ -52,12 +52,18 @@ fn it_holds_every_file_with_its_mode_and_all_are_roots() {
         (&sources.join("config"), "doc/ltkmd/examples", ".toml"),
         (&sources.join("config/prometheus"), "doc/ltkmd/examples/prometheus", ".yml"),
         (&sources.join("config/grafana"), "doc/ltkmd/examples/grafana", ".json"),
+        (&sources.join("config/cluster"), "doc/ltkmd/examples/cluster", ".sql"),
+        (&sources.join("config/cluster"), "doc/ltkmd/examples/cluster", ".cfg"),
+        (&sources.join("config/cluster"), "doc/ltkmd/examples/cluster", ".conf"),
+        (&sources.join("config/cluster/template"), "doc/ltkmd/examples/cluster/template", ""),
     ] {
         for name in names(from, end) {
             file(format!("usr/share/{to}/{name}{}", if to.starts_with("man/") { ".gz" } else { "" }));
         }
     }
-    wanted.insert("./usr/bin/ltkmd".to_owned(), "-rwxr-xr-x");
+    for program in ["bin/ltkmd", "share/doc/ltkmd/examples/cluster/node"] {
+        wanted.insert(format!("./usr/{program}"), "-rwxr-xr-x");
+    }
 
     let listing = output(Command::new("dpkg-deb").arg("--contents").arg(&package().file));
     let mut held = BTreeMap::new();

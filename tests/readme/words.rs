@@ -137,7 +137,7 @@ fn every_command_that_a_document_shows_is_one_of_the_program() {
             let typed: Vec<&str> = match info.split(' ').next() {
                 Some("sh") => text.lines().collect(),
                 Some("console" | "text") => text.lines().filter_map(|line| line.strip_prefix("$ ")).collect(),
-                Some("toml" | "json") => continue,
+                Some("toml" | "json" | "sql") => continue,
                 _ if name == "ARCHITECTURE.md" => continue,
                 _ => panic!("{name}: {info:?} does not say whether a block is typed or shown"),
             };
