@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ltkmd::store::StoreError;
 use ltkmd::store::postgres::{Pool, check_server};
 
 use crate::connect::{assert_open, assert_waits, pool, refused, show};
@@ -13,18 +14,25 @@ fn all(servers: &[&Postgres]) -> String {
     format!("postgres://postgres@{}/postgres?sslmode=disable", hosts.join(","))
 }
 
+/// The port of the server that a new call leads to, or why there is none. A connection that waited in the pool may have
+/// broken meanwhile: its first call says so, and the next call gets another.
+async fn asked(pool: &Pool) -> Result<String, StoreError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let client = pool.get().await?;
+        match client.query_one("SHOW port", &[]).await {
+            Ok(row) => return Ok(row.get(0)),
+            Err(error) => assert!(Instant::now() < until, "{}", pool.fault(&error)),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The port of the server that a connection leads to, once there is one.
 async fn port(pool: &Pool) -> String {
     let until = Instant::now() + PATIENCE;
     loop {
-        // A connection that waited in the pool may have broken meanwhile: its first call says so.
-        let asked = match pool.get().await {
-            Ok(client) => {
-                client.query_one("SHOW port", &[]).await.map(|row| row.get(0)).map_err(|e| pool.fault(&e))
-            }
-            Err(error) => Err(error),
-        };
-        match asked {
+        match asked(pool).await {
             Ok(port) => return port,
             Err(error) => assert!(error.is_retriable() && Instant::now() < until, "{error}"),
         }
@@ -50,7 +58,7 @@ async fn the_primary_is_followed_to_where_it_is() {
     primary.kill_9();
     assert!(client.query_one("SELECT 1", &[]).await.is_err());
     drop(client);
-    let none = both.get().await.err().unwrap();
+    let none = asked(&both).await.unwrap_err();
     assert_waits(&none, "none of 2 servers can be used");
     assert_waits(&none, "is not there");
     assert_waits(&none, "takes no writes");

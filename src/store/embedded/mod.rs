@@ -19,7 +19,6 @@ mod scope;
 mod shared;
 mod spaces;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,7 +66,7 @@ pub struct EmbeddedStore {
     commands: Option<mpsc::Sender<Command>>,
     committer: Option<JoinHandle<()>>,
     /// Keeps other processes out.
-    _lock: File,
+    _lock: open::Lock,
 }
 
 impl std::fmt::Debug for EmbeddedStore {

@@ -40,7 +40,7 @@ pub(super) struct Opened {
     pub(super) spaces: Arc<Spaces>,
     pub(super) sealer: Sealer,
     pub(super) db_dir: PathBuf,
-    pub(super) lock: File,
+    pub(super) lock: Lock,
     pub(super) next_job: u64,
     /// Where the store's own key is; `None`: the master key was given.
     pub(super) own_key: Option<PathBuf>,
@@ -119,13 +119,23 @@ pub(super) fn settle(dir: &Path, db_dir: &Path) -> std::io::Result<bool> {
     Ok(exists)
 }
 
-/// Takes the directory's lock for as long as the file is open.
-pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
+/// A directory's lock.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A child that was just being started may still have the file, too: closing ours would not unlock it.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the directory's lock, which is held until it is dropped.
+pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true).mode(0o600);
     let file = options.open(dir.join("lock")).map_err(|e| failed(dir, &e))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(refuse(dir, "another process has this store open")),
         Err(TryLockError::Error(e)) => Err(failed(dir, &e)),
     }

@@ -14,6 +14,8 @@ use crate::store::{Counts, Holders, Members, StoreError};
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     all: RwLock<(Counts, BTreeMap<KeyOf, Holders>)>,
+    /// One adds up at a time, lest an older sum comes after a newer one.
+    adding: tokio::sync::Mutex<()>,
 }
 
 impl Kept {
@@ -37,6 +39,7 @@ impl Kept {
         let text = "SELECT kind, a, b, sum(n0)::bigint, sum(n1)::bigint, sum(n2)::bigint, sum(n3)::bigint, \
                     sum(n4)::bigint, sum(n5)::bigint, sum(n6)::bigint, sum(n7)::bigint FROM ltkmd.tally WHERE kind < 3 \
                     GROUP BY kind, a, b";
+        let _one_by_one = self.adding.lock().await;
         let statement = client.prepare_cached(text).await?;
         let (mut counts, mut holders) = (Counts::default(), BTreeMap::new());
         for row in client.query(&statement, &[]).await? {
