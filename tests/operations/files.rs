@@ -20,11 +20,11 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
-/// A program of a package that ./test installs.
-fn program(name: &str) -> Command {
-    let path = Path::new("/usr/sbin").join(name);
-    assert!(path.exists(), "{name} is not there: ./test installs it");
-    Command::new(path)
+/// Where these are below: installed on the machine, or taken out of Debian's packages by `./test`.
+fn root(files: &[&str]) -> &'static Path {
+    let roots = ["/", concat!(env!("CARGO_TARGET_TMPDIR"), "/unpacked")].map(Path::new);
+    let found = roots.into_iter().find(|root| files.iter().all(|file| root.join(file).is_file()));
+    found.unwrap_or_else(|| panic!("{files:?} are not there: ./test sees to them"))
 }
 
 /// Secrets that are none, where the files look for them.
@@ -93,13 +93,19 @@ fn each_nodes_files_are_made_from_the_template_and_the_check_finds_nothing_to_sa
 
 #[test]
 fn haproxy_and_nginx_take_their_files_and_name_the_nodes_addresses() {
-    let output = program("haproxy").arg("-c").arg("-f").arg(shipped("haproxy.cfg")).output();
+    let haproxy = "usr/sbin/haproxy";
+    let mut haproxy = Command::new(root(&[haproxy]).join(haproxy));
+    let output = haproxy.arg("-c").arg("-f").arg(shipped("haproxy.cfg")).output();
     let output = output.expect("it runs");
     assert!(output.status.success() && !said(&output).contains("WARNING"), "{}", said(&output));
     let dir = tempfile::tempdir().expect("a directory");
     let pid = format!("pid {}/pid; error_log {0}/log;", dir.path().display());
     let file = shipped("nginx-udp.conf");
-    let output = program("nginx").arg("-t").arg("-g").arg(pid).arg("-c").arg(&file).output();
+    let (nginx, modules) = ("usr/sbin/nginx", "usr/lib/nginx/");
+    let root = root(&[nginx, &format!("{modules}modules/ngx_stream_module.so")]);
+    let mut nginx = Command::new(root.join(nginx));
+    nginx.arg("-p").arg(root.join(modules)).args(["-e", "stderr"]);
+    let output = nginx.arg("-t").arg("-g").arg(pid).arg("-c").arg(&file).output();
     let output = output.expect("it runs");
     assert!(output.status.success(), "{}", said(&output));
     let (http, udp) = (fs::read_to_string(shipped("haproxy.cfg")), fs::read_to_string(file));

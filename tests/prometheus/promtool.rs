@@ -9,7 +9,7 @@ fn program() -> PathBuf {
     let on_path = std::env::var_os("PATH")
         .into_iter()
         .flat_map(|path| std::env::split_paths(&path).map(|dir| dir.join("promtool")).collect::<Vec<_>>());
-    let fetched = Path::new(env!("CARGO_TARGET_TMPDIR")).join("promtool");
+    let fetched = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unpacked/usr/bin/promtool");
     on_path.chain([fetched]).find(|file| file.is_file()).expect(
         "promtool is missing: ./test takes it out of Debian's package `prometheus`, which also brings it when it is \
          installed",
