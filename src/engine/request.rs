@@ -78,12 +78,10 @@ impl Engine {
     /// A B-TID whose subscriber is gone is unknown (LTKM profile §3).
     async fn look_up(&self, btid: &BTid) -> Result<Option<(Credential, bool)>, StoreError> {
         let read = async {
-            let Some(terminal) = self.store.terminal(btid).await? else { return Ok(None) };
+            let found = self.store.terminals_of_subscribers(vec![self.store.terminal_key(btid)]).await?;
+            let Some((terminal, _)) = found.into_iter().next() else { return Ok(None) };
             let spent = terminal.spent();
             let Some(credential) = terminal.credential else { return Ok(None) };
-            if self.store.subscriber(&credential.subscriber).await?.is_none() {
-                return Ok(None);
-            }
             let usable = !spent && !credential.expired(self.now());
             Ok(Some((credential, usable)))
         };

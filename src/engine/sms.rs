@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::fanout::decide_all;
 use super::{Engine, Recipient};
 use crate::delivery::{Context, MessageId, Order, Reason, ReceiptState, Terminal};
-use crate::id::{Method, Msisdn, SubscriberId, TerminalKey};
+use crate::id::{Method, Msisdn, TerminalKey};
 use crate::store::{Lane, Scope, StoreError};
 use crate::time::Timestamp;
 
@@ -175,22 +175,10 @@ impl Engine {
     /// The MSISDNs of those terminals whose subscriber has one.
     async fn numbers(&self, keys: &[TerminalKey]) -> Result<HashMap<TerminalKey, Msisdn>, StoreError> {
         let read = async {
-            let mut numbers = HashMap::with_capacity(keys.len());
-            let mut asked: HashMap<SubscriberId, Option<Msisdn>> = HashMap::new();
-            for terminal in self.store.terminals(keys.to_vec()).await? {
-                let Some(credential) = terminal.credential else { continue };
-                let msisdn = match asked.get(&credential.subscriber) {
-                    Some(known) => known.clone(),
-                    None => {
-                        let found = self.store.subscriber(&credential.subscriber).await?;
-                        let msisdn = found.and_then(|(subscriber, _)| subscriber.msisdn);
-                        asked.insert(credential.subscriber, msisdn.clone());
-                        msisdn
-                    }
-                };
-                numbers.extend(msisdn.map(|msisdn| (terminal.key, msisdn)));
-            }
-            Ok(numbers)
+            let found = self.store.terminals_of_subscribers(keys.to_vec()).await?;
+            let numbers =
+                found.into_iter().filter_map(|(terminal, owner)| Some((terminal.key, owner.msisdn?)));
+            Ok(numbers.collect())
         };
         read.await.inspect_err(|_| self.metrics.store_failed())
     }

@@ -427,6 +427,13 @@ pub trait Store: Send + Sync + 'static {
     /// Several terminals as they are now, those that have a credential, in the order asked for.
     fn terminals(&self, keys: Vec<TerminalKey>) -> StoreFuture<'_, Vec<Terminal>>;
 
+    /// Several terminals as they are now, those that have a credential and a subscriber that is known, each with its
+    /// subscriber, in the order asked for: what requests are authenticated with.
+    fn terminals_of_subscribers(
+        &self,
+        keys: Vec<TerminalKey>,
+    ) -> StoreFuture<'_, Vec<(Terminal, Subscriber)>>;
+
     /// One subscriber with the B-TIDs of its credentials.
     fn subscriber<'a>(&'a self, id: &'a SubscriberId) -> StoreFuture<'a, Option<(Subscriber, Vec<BTid>)>>;
 

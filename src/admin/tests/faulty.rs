@@ -55,6 +55,12 @@ impl Store for Faulty {
     fn terminals(&self, keys: Vec<TerminalKey>) -> StoreFuture<'_, Vec<Terminal>> {
         self.or_fail(self.inner.terminals(keys))
     }
+    fn terminals_of_subscribers(
+        &self,
+        keys: Vec<TerminalKey>,
+    ) -> StoreFuture<'_, Vec<(Terminal, Subscriber)>> {
+        self.or_fail(self.inner.terminals_of_subscribers(keys))
+    }
     fn subscriber<'a>(&'a self, id: &'a SubscriberId) -> StoreFuture<'a, Option<(Subscriber, Vec<BTid>)>> {
         self.or_fail(self.inner.subscriber(id))
     }

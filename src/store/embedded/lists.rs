@@ -9,7 +9,7 @@ use super::spaces::{Raw, Spaces, damaged, unavailable};
 use crate::delivery::{Delivery, Terminal};
 use crate::id::{BTid, TerminalKey};
 use crate::store::record;
-use crate::store::{Cursor, DeliveryFilter, Sealer, StoreError, TerminalFilter};
+use crate::store::{Cursor, DeliveryFilter, Sealer, StoreError, Subscriber, TerminalFilter};
 
 /// Records that one snapshot is held for.
 const PAGE: usize = 1024;
@@ -33,6 +33,20 @@ pub(super) fn terminals(spaces: &Spaces, keys: &[TerminalKey]) -> Result<Vec<Ter
         if raw.credential.is_some() {
             found.push(raw.terminal(*key, spaces.first_t)?);
         }
+    }
+    Ok(found)
+}
+
+/// Several terminals that have a credential and a subscriber that is known, in the order asked for.
+pub(super) fn terminals_of_subscribers(
+    spaces: &Spaces,
+    keys: &[TerminalKey],
+) -> Result<Vec<(Terminal, Subscriber)>, StoreError> {
+    let mut found = Vec::with_capacity(keys.len());
+    for terminal in terminals(spaces, keys)? {
+        let Some(credential) = &terminal.credential else { continue };
+        let subscriber = spaces.subscriber(&credential.subscriber)?.and_then(|record| record.subscriber);
+        found.extend(subscriber.map(|subscriber| (terminal, subscriber)));
     }
     Ok(found)
 }

@@ -195,6 +195,16 @@ impl Store for EmbeddedStore {
         Box::pin(async move { lists::terminals(&*self.shared.spaces()?, &keys) })
     }
 
+    fn terminals_of_subscribers(
+        &self,
+        keys: Vec<TerminalKey>,
+    ) -> StoreFuture<'_, Vec<(Terminal, Subscriber)>> {
+        if keys.len() > INLINE {
+            return self.read(move |spaces, _| lists::terminals_of_subscribers(spaces, &keys));
+        }
+        Box::pin(async move { lists::terminals_of_subscribers(&*self.shared.spaces()?, &keys) })
+    }
+
     fn subscriber<'a>(&'a self, id: &'a SubscriberId) -> StoreFuture<'a, Option<(Subscriber, Vec<BTid>)>> {
         Box::pin(async move { self.read_subscriber(id) })
     }

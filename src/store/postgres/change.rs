@@ -12,7 +12,7 @@ use crate::id::{JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::store::queues::Hints;
 use crate::store::record::{self, SubscriberRecord};
 use crate::store::tally::Tally;
-use crate::store::{Scope, StoreError, View};
+use crate::store::{StoreError, View};
 
 /// A terminal's new row.
 pub(super) struct TerminalWrite {
@@ -60,16 +60,17 @@ impl Writes {
         self.terminals.is_empty() && self.subscribers.is_empty() && self.visit.is_none()
     }
 
-    /// What a decision made of a view.
+    /// What a decision made of a view. `refeed`: the queues get to know all that is due of its terminals, not only what
+    /// has changed.
     pub(super) async fn of(
         client: &Client,
         reading: Reading,
         view: View,
-        scope: &Scope,
+        refeed: bool,
         first_t: u64,
+        distributed: bool,
     ) -> Result<Self, StoreError> {
         let mut writes = Self::default();
-        let refeed = matches!(scope, Scope::Terminals(_) | Scope::Due(_));
         let read: HashMap<TerminalKey, &Raw> = reading.raw.iter().map(|(key, raw)| (*key, raw)).collect();
         // Of several changes of one terminal the last counts.
         let mut changes: Vec<Change> = Vec::new();
@@ -90,7 +91,7 @@ impl Writes {
                 Err(_) => {}
             }
         }
-        writes.add_subscribers(client, reading.subscribers, view.subscribers, &changes).await?;
+        writes.add_subscribers(client, reading.subscribers, view.subscribers, &changes, distributed).await?;
         if !changes.is_empty() {
             writes.touched.extend(reading.siblings);
         }
@@ -104,6 +105,21 @@ impl Writes {
         Ok(writes)
     }
 
+    /// Adds what another decision made, which is about none of these terminals and subscribers.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.terminals.append(&mut other.terminals);
+        self.subscribers.append(&mut other.subscribers);
+        self.touched.append(&mut other.touched);
+        self.joined.append(&mut other.joined);
+        self.left.append(&mut other.left);
+        for (counter, by) in other.tally {
+            let row = self.tally.entry(counter).or_default();
+            row.iter_mut().zip(by).for_each(|(n, by)| *n += by);
+        }
+        self.visit = self.visit.take().or(other.visit);
+        self.hints.append(other.hints);
+    }
+
     /// Subscribers that the decision changed, and lists of terminals that follow the credentials.
     async fn add_subscribers(
         &mut self,
@@ -111,12 +127,13 @@ impl Writes {
         mut rows: BTreeMap<SubscriberId, SubscriberRow>,
         decided: BTreeMap<SubscriberId, Option<crate::store::Subscriber>>,
         changes: &[Change],
+        distributed: bool,
     ) -> Result<(), StoreError> {
         let moves: Vec<_> = changes.iter().filter(|c| c.owner.0 != c.owner.1).collect();
         let named = moves.iter().flat_map(|c| [&c.owner.0, &c.owner.1]).flatten();
         let unread: BTreeSet<_> = named.filter(|id| !rows.contains_key(*id)).cloned().collect();
         if !unread.is_empty() {
-            rows.extend(subscribers(client, &unread.into_iter().collect::<Vec<_>>()).await?);
+            rows.extend(subscribers(client, &unread.into_iter().collect::<Vec<_>>(), distributed).await?);
         }
         let mut changed = BTreeSet::new();
         for (id, subscriber) in decided {

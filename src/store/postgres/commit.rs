@@ -72,39 +72,41 @@ struct Call {
     params: Vec<Box<dyn ToSql + Sync + Send>>,
 }
 
-/// The calls of one transaction, in their order.
-#[derive(Default)]
-struct Calls(Vec<Call>);
+/// Calls of one transaction, in their order.
+struct Calls<'a> {
+    client: &'a Client,
+    distributed: bool,
+    all: Vec<Call>,
+}
 
-impl Calls {
+impl<'a> Calls<'a> {
+    fn new(client: &'a Client, distributed: bool) -> Self {
+        Self { client, distributed, all: Vec::new() }
+    }
+
     async fn add(
         &mut self,
-        client: &Client,
-        text: &str,
+        text: &'static str,
         params: Vec<Box<dyn ToSql + Sync + Send>>,
     ) -> Result<(), StoreError> {
-        let statement = client.prepare_cached(text).await?;
-        self.0.push(Call { statement, params });
+        let statement = self.client.prepare_cached(&sql::placed(text, self.distributed)).await?;
+        self.all.push(Call { statement, params });
         Ok(())
     }
 
-    /// Sends all of them between BEGIN and COMMIT without waiting, then waits. The first failure is told; what
-    /// follows it has failed with it, the COMMIT too.
-    async fn run(&self, client: &Client) -> Result<(), Refused> {
-        let plain = |text: &'static str| -> Step<'_> {
-            Box::pin(async move { client.batch_execute(text).await.map(|()| 0) })
-        };
-        let mut steps = vec![plain("BEGIN")];
-        for call in &self.0 {
+    /// Sends all of them without waiting, then waits. The first failure is told.
+    async fn run(&self, before: Option<&str>, after: Option<&str>) -> Result<(), Error> {
+        let client = self.client;
+        let plain =
+            |text| -> Step<'_> { Box::pin(async move { client.batch_execute(text).await.map(|()| 0) }) };
+        let mut steps: Vec<Step<'_>> = before.into_iter().map(plain).collect();
+        for call in &self.all {
             let params: Vec<&(dyn ToSql + Sync)> =
                 call.params.iter().map(|p| &**p as &(dyn ToSql + Sync)).collect();
             steps.push(Box::pin(async move { client.execute(&call.statement, &params).await }));
         }
-        steps.push(plain("COMMIT"));
-        for ended in join_all(steps).await {
-            ended.map_err(refused)?;
-        }
-        Ok(())
+        steps.extend(after.into_iter().map(plain));
+        join_all(steps).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
     }
 }
 
@@ -120,20 +122,42 @@ fn places(keys: &[TerminalKey]) -> Vec<i32> {
     keys.iter().map(|key| shard(*key)).collect()
 }
 
-/// Writes and commits.
-pub(super) async fn commit(client: &Client, writes: &Writes, guard: &Guard) -> Result<(), Refused> {
-    let mut calls = Calls::default();
-    calls.add(client, sql::SHARE, vec![]).await?;
+/// Writes and commits: a flight that begins and asks what the guard says, and one of all that is written with the COMMIT
+/// behind it. The second leaves when the first is there: what follows a BEGIN that failed would be written by itself. What
+/// follows a statement that failed fails with it, the COMMIT too.
+pub(super) async fn commit(
+    client: &Client,
+    writes: &Writes,
+    guard: &Guard,
+    distributed: bool,
+) -> Result<(), Refused> {
+    let begin = begin(client, guard, distributed).await?;
+    let calls = calls(client, writes, distributed).await?;
+    if let Err(error) = begin.run(Some("BEGIN"), None).await {
+        client.batch_execute("ROLLBACK").await.map_err(StoreError::from)?;
+        return Err(refused(error));
+    }
+    calls.run(None, Some("COMMIT")).await.map_err(refused)
+}
+
+async fn begin<'a>(client: &'a Client, guard: &Guard, distributed: bool) -> Result<Calls<'a>, StoreError> {
+    let mut calls = Calls::new(client, distributed);
+    calls.add(sql::SHARE, vec![]).await?;
     let (node, epoch, ranges) = match guard.lease.clone() {
         Some((node, epoch, ranges)) => (Some(node), Some(epoch), Some(ranges)),
         None => (None, None, None),
     };
     let leases = ranges.as_ref().map(|r| r.len() as i64);
     let (job, state) = guard.job.map_or((None, None), |(id, state)| (Some(id), Some(state as i16)));
-    calls.add(client, sql::GUARD, params![guard.revision, node, epoch, ranges, leases, job, state]).await?;
-    add_terminals(&mut calls, client, writes).await?;
-    add_subscribers(&mut calls, client, writes).await?;
-    add_members(&mut calls, client, writes).await?;
+    calls.add(sql::GUARD, params![guard.revision, node, epoch, ranges, leases, job, state]).await?;
+    Ok(calls)
+}
+
+async fn calls<'a>(client: &'a Client, writes: &Writes, distributed: bool) -> Result<Calls<'a>, StoreError> {
+    let mut calls = Calls::new(client, distributed);
+    add_terminals(&mut calls, writes).await?;
+    add_subscribers(&mut calls, writes).await?;
+    add_members(&mut calls, writes).await?;
     if !writes.tally.is_empty() {
         let mut in_shards: Vec<i32> = writes.tally.keys().map(|(shard, _)| *shard).collect();
         in_shards.dedup();
@@ -146,7 +170,7 @@ pub(super) async fn commit(client: &Client, writes: &Writes, guard: &Guard) -> R
             let column: Vec<i64> = writes.tally.values().map(|row| row[i]).collect();
             all.push(Box::new(column));
         }
-        calls.add(client, sql::UPDATE_TALLY, all).await?;
+        calls.add(sql::UPDATE_TALLY, all).await?;
     }
     if let Some((job, visit)) = &writes.visit
         && !visit.moves.is_empty()
@@ -155,12 +179,12 @@ pub(super) async fn commit(client: &Client, writes: &Writes, guard: &Guard) -> R
         let old: Vec<Vec<u8>> = visit.moves.iter().map(|m| m.old.0.to_vec()).collect();
         let new: Vec<Option<Vec<u8>>> = visit.moves.iter().map(|m| m.new.map(|k| k.0.to_vec())).collect();
         let all = params![each.clone(), job.0 as i64, each, old, new];
-        calls.add(client, sql::MOVE_CURSORS, all).await?;
+        calls.add(sql::MOVE_CURSORS, all).await?;
     }
-    calls.run(client).await
+    Ok(calls)
 }
 
-async fn add_terminals(calls: &mut Calls, client: &Client, writes: &Writes) -> Result<(), StoreError> {
+async fn add_terminals(calls: &mut Calls<'_>, writes: &Writes) -> Result<(), StoreError> {
     let (known, new): (Vec<_>, Vec<_>) = writes.terminals.iter().partition(|w| w.version != 0);
     if !known.is_empty() {
         let all: Vec<TerminalKey> = known.iter().map(|w| w.key).collect();
@@ -179,7 +203,7 @@ async fn add_terminals(calls: &mut Calls, client: &Client, writes: &Writes) -> R
             known.iter().map(|w| w.look).collect::<Vec<_>>(),
             known.iter().map(|w| w.turn).collect::<Vec<_>>(),
         ];
-        calls.add(client, sql::UPDATE_TERMINALS, all).await?;
+        calls.add(sql::UPDATE_TERMINALS, all).await?;
     }
     if !new.is_empty() {
         let all: Vec<TerminalKey> = new.iter().map(|w| w.key).collect();
@@ -192,17 +216,17 @@ async fn add_terminals(calls: &mut Calls, client: &Client, writes: &Writes) -> R
             new.iter().map(|w| w.look).collect::<Vec<_>>(),
             new.iter().map(|w| w.turn).collect::<Vec<_>>(),
         ];
-        calls.add(client, sql::INSERT_TERMINALS, all).await?;
+        calls.add(sql::INSERT_TERMINALS, all).await?;
     }
     if !writes.touched.is_empty() {
         let all: Vec<TerminalKey> = writes.touched.iter().copied().collect();
         let all = params![shards(all.iter().copied()), places(&all), keys(&all)];
-        calls.add(client, sql::TOUCH_TERMINALS, all).await?;
+        calls.add(sql::TOUCH_TERMINALS, all).await?;
     }
     Ok(())
 }
 
-async fn add_subscribers(calls: &mut Calls, client: &Client, writes: &Writes) -> Result<(), StoreError> {
+async fn add_subscribers(calls: &mut Calls<'_>, writes: &Writes) -> Result<(), StoreError> {
     if writes.subscribers.is_empty() {
         return Ok(());
     }
@@ -215,7 +239,7 @@ async fn add_subscribers(calls: &mut Calls, client: &Client, writes: &Writes) ->
     let versions: Vec<i64> = all.iter().map(|w| next(w.version)).collect();
     let read: Vec<i64> = all.iter().map(|w| w.version).collect();
     let records: Vec<Vec<u8>> = all.iter().map(|w| record::put_subscriber(&w.record)).collect();
-    calls.add(client, sql::PUT_SUBSCRIBERS, params![places, ids, read, versions, records]).await?;
+    calls.add(sql::PUT_SUBSCRIBERS, params![places, ids, read, versions, records]).await?;
     let gone = all.iter().filter(|w| w.record.subscriber.is_none() && w.record.terminals.is_empty());
     let gone: Vec<_> = gone.map(|w| (w.shard, w.id.as_str().to_owned(), next(w.version))).collect();
     if !gone.is_empty() {
@@ -225,30 +249,29 @@ async fn add_subscribers(calls: &mut Calls, client: &Client, writes: &Writes) ->
         in_shards.dedup();
         let ids: Vec<String> = gone.iter().map(|(_, id, _)| id.clone()).collect();
         let versions: Vec<i64> = gone.iter().map(|(_, _, version)| *version).collect();
-        calls.add(client, sql::DELETE_SUBSCRIBERS, params![in_shards, each, ids, versions]).await?;
+        calls.add(sql::DELETE_SUBSCRIBERS, params![in_shards, each, ids, versions]).await?;
     }
     Ok(())
 }
 
-async fn add_members(calls: &mut Calls, client: &Client, writes: &Writes) -> Result<(), StoreError> {
-    /// So many members are put in one by one, each with a statement that goes to one place by itself.
-    const FEW: usize = 4;
+async fn add_members(calls: &mut Calls<'_>, writes: &Writes) -> Result<(), StoreError> {
     let split = |members: &[(crate::id::ServiceNo, TerminalKey)]| -> (Vec<i64>, Vec<TerminalKey>) {
         members.iter().map(|(no, key)| (i64::from(no.0), *key)).unzip()
     };
     if !writes.left.is_empty() {
         let (services, all) = split(&writes.left);
         let all = params![shards(all.iter().copied()), places(&all), services, keys(&all)];
-        calls.add(client, sql::DELETE_MEMBERS, all).await?;
+        calls.add(sql::DELETE_MEMBERS, all).await?;
     }
-    if writes.joined.len() <= FEW {
+    if calls.distributed {
+        // Such a statement goes to one place by itself.
         for (no, key) in &writes.joined {
             let all = params![shard(*key), i64::from(no.0), key.0.to_vec()];
-            calls.add(client, sql::INSERT_MEMBER, all).await?;
+            calls.add(sql::INSERT_MEMBER, all).await?;
         }
-    } else {
+    } else if !writes.joined.is_empty() {
         let (services, all) = split(&writes.joined);
-        calls.add(client, sql::INSERT_MEMBERS, params![places(&all), services, keys(&all)]).await?;
+        calls.add(sql::INSERT_MEMBERS, params![places(&all), services, keys(&all)]).await?;
     }
     Ok(())
 }

@@ -37,9 +37,9 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration:
 const OLDEST: i32 = 150_000;
 
 /// What each session is set to. The server asks soon whether a daemon still is there that is silent: what a machine held
-/// that lost its power is free within some ten seconds, its name too. A commit is durable at least here, whatever the server's default; one that waits for
-/// standbys goes on doing so. Each statement reads its rows by an index, one after the other: the planner's other
-/// ideas come from statistics that are not there yet.
+/// that lost its power is free within some ten seconds, its name too. A commit is durable at least here, whatever the
+/// server's default; one that waits for standbys goes on doing so. Each statement reads its rows by an index, one after
+/// the other: the planner's other ideas come from statistics that are not there yet.
 const SESSION: &str = "\
     SET statement_timeout = '5s'; \
     SET lock_timeout = '4s'; \

@@ -4,12 +4,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::ClientWrapper as Client;
-use tokio::sync::{MutexGuard, Notify, watch};
+use tokio::sync::{Notify, watch};
 
+use super::CALL;
+use super::batch::{Lookups, Requests};
 use super::catalogue;
 use super::change::{Counter, Writes};
 use super::commit::{Guard, Refused, commit};
@@ -38,9 +40,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long a terminal that was given out as due is not given out again because the database still has it so.
 const GIVEN: Duration = Duration::from_secs(5);
 
-/// Locks by which updates of one terminal follow one another within this daemon.
-const STRIPES: usize = 1024;
-
 /// State behind the store's handle.
 pub(super) struct Inner {
     pub(super) pool: Pool,
@@ -68,7 +67,9 @@ pub(super) struct Inner {
     counting: tokio::sync::Mutex<()>,
     /// What was given out as due, and when.
     given: Mutex<HashMap<TerminalKey, Instant>>,
-    stripes: Vec<tokio::sync::Mutex<()>>,
+    /// Requests that are authenticated, and those that are carried out.
+    pub(super) lookups: Arc<Lookups>,
+    pub(super) requests: Arc<Requests>,
 }
 
 /// A connection from the pool. One whose use did not come to its end is closed.
@@ -125,6 +126,7 @@ impl Inner {
         first_t: u64,
         leases: Leases,
         revision: u64,
+        at_once: usize,
     ) -> Self {
         Self {
             pool,
@@ -146,7 +148,8 @@ impl Inner {
             counters: Mutex::default(),
             counting: tokio::sync::Mutex::default(),
             given: Mutex::default(),
-            stripes: (0..STRIPES).map(|_| tokio::sync::Mutex::new(())).collect(),
+            lookups: Arc::new(Lookups::new(at_once, CALL)),
+            requests: Arc::new(Requests::new(at_once, CALL)),
         }
     }
 
@@ -173,7 +176,10 @@ impl Inner {
     }
 
     /// Reads, decides and writes as one step, again for as long as others change the same meanwhile.
-    pub(super) async fn update(&self, scope: Scope, mut decide: Decide) -> Result<(), StoreError> {
+    pub(super) async fn update(self: &Arc<Self>, scope: Scope, mut decide: Decide) -> Result<(), StoreError> {
+        if let Scope::Terminal(btid) = scope {
+            return self.request(btid, decide).await;
+        }
         let result = self.try_update(&scope, &mut decide).await;
         if let (Scope::Terminals(keys) | Scope::Due(keys), Err(_)) = (&scope, &result) {
             let at = Timestamp::now() + AGAIN;
@@ -189,9 +195,8 @@ impl Inner {
         result
     }
 
-    async fn try_update(&self, scope: &Scope, decide: &mut Decide) -> Result<(), StoreError> {
+    pub(super) async fn try_update(&self, scope: &Scope, decide: &mut Decide) -> Result<(), StoreError> {
         let begun = Instant::now();
-        let _one_by_one = self.stripe(scope).await;
         let mut tries = 0u32;
         loop {
             let tried = match scope {
@@ -222,14 +227,6 @@ impl Inner {
                 )));
             }
         }
-    }
-
-    /// Updates of one terminal wait for each other here rather than at the database.
-    async fn stripe(&self, scope: &Scope) -> Option<MutexGuard<'_, ()>> {
-        let Scope::Terminal(btid) = scope else { return None };
-        let key = self.sealer.terminal_key(btid);
-        let place = usize::from(u16::from_be_bytes([key.0[1], key.0[2]])) % STRIPES;
-        Some(self.stripes[place].lock().await)
     }
 
     async fn try_once(&self, scope: &Scope, decide: &mut Decide) -> Result<Tried, StoreError> {
@@ -275,7 +272,19 @@ impl Inner {
             return Ok(Tried::Outdated(revision));
         }
         guard.revision = view.revision.map(|revision| revision as i64);
-        let writes = Writes::of(&connection, reading, view, scope, self.first_t()).await?;
+        let refeed = matches!(scope, Scope::Terminals(_) | Scope::Due(_));
+        let first_t = self.first_t();
+        let writes = Writes::of(&connection, reading, view, refeed, first_t, self.distributed).await?;
+        self.write(connection, writes, &guard).await
+    }
+
+    /// Writes what was decided and commits it.
+    pub(super) async fn write(
+        &self,
+        connection: Connection,
+        writes: Writes,
+        guard: &Guard,
+    ) -> Result<Tried, StoreError> {
         if writes.is_empty() {
             connection.done();
             self.feed(writes.hints);
@@ -283,7 +292,7 @@ impl Inner {
         }
         self.ensure_counters(&connection, &writes).await?;
         let begun = Instant::now();
-        let committed = commit(&connection, &writes, &guard).await;
+        let committed = commit(&connection, &writes, guard, self.distributed).await;
         match committed {
             Ok(()) => {
                 connection.done();
@@ -296,7 +305,7 @@ impl Inner {
                 Ok(Tried::Again)
             }
             Err(Refused::Guard) => {
-                let tried = self.why_guarded(&connection, &guard).await;
+                let tried = self.why_guarded(&connection, guard).await;
                 connection.done();
                 tried
             }
@@ -469,7 +478,7 @@ impl Inner {
 }
 
 /// Runs a decision.
-fn decided(decide: &mut Decide, view: &mut View) -> Result<(), StoreError> {
+pub(super) fn decided(decide: &mut Decide, view: &mut View) -> Result<(), StoreError> {
     catch_unwind(AssertUnwindSafe(|| decide(view)))
         .map_err(|_| StoreError::Unavailable("a decision broke off".to_owned()))
 }

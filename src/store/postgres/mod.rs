@@ -8,6 +8,7 @@
 //!
 //! Connections live on threads of the store's own, like the committer of the embedded engine.
 
+mod batch;
 mod catalogue;
 mod change;
 mod cluster;
@@ -29,13 +30,14 @@ mod schema;
 mod scope;
 mod sql;
 mod tls;
+mod together;
 mod url;
 mod walk;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -72,6 +74,9 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// Pages of jobs that are decided at the same time: the database works on one while another is decided.
 const PAGES: usize = 4;
+
+/// Batches of requests that are read or written at the same time, where one may be about any terminals.
+const BATCHES: usize = 2;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -160,7 +165,8 @@ async fn open(settings: &PgSettings) -> Result<Arc<Inner>, StoreError> {
     drop(client);
     let mut entered = keeper::enter(&pool, &settings.node).await?;
     let leases = Leases::enter(&entered, &settings.node, &settings.http, schema::FORMAT).await?;
-    let inner = Inner::new(pool, distributed, found.sealer, found.first_t, leases, found.revision);
+    let at_once = if distributed { settings.connections } else { BATCHES };
+    let inner = Inner::new(pool, distributed, found.sealer, found.first_t, leases, found.revision, at_once);
     inner.leases.renew(&mut entered, 0).await?;
     inner.refresh().await?;
     let inner = Arc::new(inner);
@@ -260,10 +266,8 @@ impl Store for PgStore {
             let connection = inner.connection().await?;
             let found = scope::terminals(&connection, &[key], inner.distributed).await?.remove(&key);
             connection.done();
-            let Some(raw) = found.filter(|raw| raw.credential.is_some()) else { return Ok(None) };
-            let terminal = raw.terminal(key, inner.first_t())?;
-            inner.recent.keep_terminal(key, raw);
-            Ok(Some(terminal))
+            let found = found.filter(|raw| raw.credential.is_some());
+            found.map(|raw| raw.terminal(key, inner.first_t())).transpose()
         })
     }
 
@@ -278,14 +282,20 @@ impl Store for PgStore {
         })
     }
 
+    fn terminals_of_subscribers(
+        &self,
+        keys: Vec<TerminalKey>,
+    ) -> StoreFuture<'_, Vec<(Terminal, Subscriber)>> {
+        self.run(CALL, |inner| async move { inner.terminals_of_subscribers(keys).await })
+    }
+
     fn subscriber<'a>(&'a self, id: &'a SubscriberId) -> StoreFuture<'a, Option<(Subscriber, Vec<BTid>)>> {
         let id = id.clone();
         self.run(CALL, |inner| async move {
             let connection = inner.connection().await?;
-            let begun = Instant::now();
-            let mut rows = scope::subscribers(&connection, std::slice::from_ref(&id)).await?;
+            let mut rows =
+                scope::subscribers(&connection, std::slice::from_ref(&id), inner.distributed).await?;
             let row = rows.remove(&id).expect("each id that is asked for has a row");
-            inner.recent.keep_subscriber(id, begun, row.clone());
             let Some((subscriber, keys)) = row.record.subscriber.map(|s| (s, row.record.terminals)) else {
                 connection.done();
                 return Ok(None);

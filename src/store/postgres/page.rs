@@ -39,7 +39,9 @@ impl Inner {
         // Whatever ends this page early lets go of its shards.
         let mut page = PageOf { inner: self, job: id, shards, ended: false };
         let mut reading = Reading::default();
-        let visit = walk::page(&connection, &job, &taken, limit.max(1), self.first_t(), &mut reading).await?;
+        let (limit, first_t) = (limit.max(1), self.first_t());
+        let visit =
+            walk::page(&connection, &job, &taken, limit, first_t, self.distributed, &mut reading).await?;
         let (name, epoch) = self.leases.node();
         let guard = Guard {
             revision: None,

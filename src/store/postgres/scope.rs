@@ -1,10 +1,10 @@
 //! Reading what an update is about.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Instant;
 
 use deadpool_postgres::ClientWrapper as Client;
 use futures_util::future::try_join_all;
-use tokio_postgres::types::ToSql;
 
 use super::place::{shard, subscriber_shard};
 use super::recent::Recent;
@@ -95,7 +95,7 @@ pub(super) async fn terminals(
     keys: &[TerminalKey],
     distributed: bool,
 ) -> Result<HashMap<TerminalKey, Raw>, StoreError> {
-    let statement = client.prepare_cached(sql::READ_TERMINALS).await?;
+    let statement = client.prepare_cached(&sql::placed(sql::READ_TERMINALS, distributed)).await?;
     let asked = groups(keys, distributed).into_iter().map(|group| {
         let statement = &statement;
         async move {
@@ -116,21 +116,34 @@ pub(super) async fn terminals(
 }
 
 /// Subscribers' rows, one for each id.
-pub(super) async fn subscribers(client: &Client, ids: &[SubscriberId]) -> Result<Subscribers, StoreError> {
+pub(super) async fn subscribers(
+    client: &Client,
+    ids: &[SubscriberId],
+    distributed: bool,
+) -> Result<Subscribers, StoreError> {
     let none = SubscriberRecord { subscriber: None, terminals: Vec::new() };
     let mut found: Subscribers =
         ids.iter().map(|id| (id.clone(), SubscriberRow { version: 0, record: none.clone() })).collect();
     if ids.is_empty() {
         return Ok(found);
     }
-    let statement = client.prepare_cached(sql::READ_SUBSCRIBERS).await?;
-    let each: Vec<i32> = ids.iter().map(subscriber_shard).collect();
-    let mut in_shards = each.clone();
-    in_shards.sort_unstable();
-    in_shards.dedup();
-    let names: Vec<&str> = ids.iter().map(SubscriberId::as_str).collect();
-    let params: [&(dyn ToSql + Sync); 3] = [&in_shards, &each, &names];
-    for row in client.query(&statement, &params).await? {
+    let mut groups: BTreeMap<i32, Vec<(i32, &str)>> = BTreeMap::new();
+    for id in ids {
+        let place = subscriber_shard(id);
+        groups.entry(if distributed { place } else { 0 }).or_default().push((place, id.as_str()));
+    }
+    let statement = client.prepare_cached(&sql::placed(sql::READ_SUBSCRIBERS, distributed)).await?;
+    let asked = groups.into_values().map(|group| {
+        let statement = &statement;
+        async move {
+            let (each, names): (Vec<i32>, Vec<&str>) = group.into_iter().unzip();
+            let mut in_shards = each.clone();
+            in_shards.sort_unstable();
+            in_shards.dedup();
+            client.query(statement, &[&in_shards, &each, &names]).await
+        }
+    });
+    for row in try_join_all(asked).await?.iter().flatten() {
         let name: &str = row.get(0);
         let id = SubscriberId::new(name);
         let id = id.map_err(|_| StoreError::Damaged("the id of a subscriber".to_owned()))?;
@@ -142,6 +155,69 @@ pub(super) async fn subscribers(client: &Client, ids: &[SubscriberId]) -> Result
 }
 
 impl Reading {
+    /// Reads what requests are about whose terminals these are, each once: a reading for each of them.
+    pub(super) async fn of_requests(
+        client: &Client,
+        keys: &[TerminalKey],
+        recent: &Recent,
+        first_t: u64,
+        distributed: bool,
+    ) -> Result<Vec<Self>, StoreError> {
+        let mut kept: HashMap<TerminalKey, (Instant, Raw)> =
+            keys.iter().filter_map(|key| Some((*key, recent.take_terminal(*key)?))).collect();
+        let unread: Vec<_> = keys.iter().copied().filter(|key| !kept.contains_key(key)).collect();
+        let mut read = terminals(client, &unread, distributed).await?;
+        let mut acting: Vec<Option<(Raw, Terminal, SubscriberId)>> = Vec::with_capacity(keys.len());
+        let mut owners = Subscribers::new();
+        let mut unread = BTreeSet::new();
+        for key in keys {
+            let kept = kept.remove(key);
+            let at = kept.as_ref().map(|(at, _)| *at);
+            let raw = kept.map(|(_, raw)| raw).or_else(|| read.remove(key));
+            let Some(raw) = raw.filter(|raw| raw.credential.is_some()) else {
+                acting.push(None);
+                continue;
+            };
+            let terminal = raw.terminal(*key, first_t)?;
+            let Some(owner) = terminal.credential.as_ref().map(|c| c.subscriber.clone()) else {
+                acting.push(None);
+                continue;
+            };
+            match at.and_then(|at| recent.take_subscriber(&owner, at)) {
+                Some(row) => drop(owners.insert(owner.clone(), row)),
+                None => drop(unread.insert(owner.clone())),
+            }
+            acting.push(Some((raw, terminal, owner)));
+        }
+        // After the terminals: who changes a subscriber touches its terminals, so that what was read before fails.
+        owners.extend(subscribers(client, &unread.into_iter().collect::<Vec<_>>(), distributed).await?);
+        let siblings_of = |key: TerminalKey, owner: &SubscriberId| -> Vec<TerminalKey> {
+            owners[owner].record.terminals.iter().copied().filter(|k| *k != key).collect()
+        };
+        let each = keys.iter().zip(&acting);
+        let siblings = each.filter_map(|(key, acting)| Some(siblings_of(*key, &acting.as_ref()?.2)));
+        let siblings: Vec<_> = siblings.flatten().collect();
+        let read = terminals(client, &unique(&siblings), distributed).await?;
+        let mut readings = Vec::with_capacity(keys.len());
+        for (key, acting) in keys.iter().zip(acting) {
+            let mut r = Self::default();
+            if let Some((raw, terminal, owner)) = acting {
+                r.put(raw, terminal);
+                r.siblings = siblings_of(*key, &owner);
+                r.add_subscriber(owner.clone(), owners[&owner].clone());
+                for sibling in r.siblings.clone() {
+                    let Some(raw) = read.get(&sibling) else { continue };
+                    let known = raw.terminal(sibling, first_t)?;
+                    if known.is_registered() || known.deliveries.iter().any(|d| d.state.is_open()) {
+                        r.put(raw.clone(), known);
+                    }
+                }
+            }
+            readings.push(r);
+        }
+        Ok(readings)
+    }
+
     /// Reads a scope but a page.
     pub(super) async fn of(
         client: &Client,
@@ -154,33 +230,9 @@ impl Reading {
         let mut r = Self::default();
         match scope {
             Scope::Terminal(btid) => {
-                let key = sealer.terminal_key(btid);
-                let (read, known) = match recent.take_terminal(key) {
-                    Some((read, raw)) => (Some(read), Some(raw)),
-                    None => (None, terminals(client, &[key], distributed).await?.remove(&key)),
-                };
-                let Some(raw) = known.filter(|raw| raw.credential.is_some()) else { return Ok(r) };
-                let terminal = raw.terminal(key, first_t)?;
-                let owner = terminal.credential.as_ref().map(|c| c.subscriber.clone());
-                r.put(raw, terminal);
-                // After the terminal: who changes a subscriber touches its terminals, so that what was read before
-                // fails.
-                if let Some(id) = owner {
-                    match read.and_then(|read| recent.take_subscriber(&id, read)) {
-                        Some(row) => r.add_subscriber(id.clone(), row),
-                        None => r.add_subscribers(client, vec![id.clone()]).await?,
-                    }
-                    r.siblings =
-                        r.subscribers[&id].record.terminals.iter().copied().filter(|k| *k != key).collect();
-                    let mut found = terminals(client, &r.siblings, distributed).await?;
-                    for sibling in r.siblings.clone() {
-                        let Some(raw) = found.remove(&sibling) else { continue };
-                        let known = raw.terminal(sibling, first_t)?;
-                        if known.is_registered() || known.deliveries.iter().any(|d| d.state.is_open()) {
-                            r.put(raw, known);
-                        }
-                    }
-                }
+                let keys = [sealer.terminal_key(btid)];
+                let read = Self::of_requests(client, &keys, recent, first_t, distributed).await?;
+                return Ok(read.into_iter().next().unwrap_or_default());
             }
             Scope::Credentials(btids, subscribers) => {
                 let keys: Vec<_> = btids.iter().map(|btid| sealer.terminal_key(btid)).collect();
@@ -190,7 +242,7 @@ impl Reading {
                     let terminal = raw.terminal(key, first_t)?;
                     r.put(raw, terminal);
                 }
-                r.add_subscribers(client, subscribers.clone()).await?;
+                r.add_subscribers(client, subscribers.clone(), distributed).await?;
             }
             Scope::Terminals(keys) | Scope::Due(keys) => {
                 let keys = unique(keys);
@@ -203,7 +255,7 @@ impl Reading {
                 }
             }
             Scope::Subscribers(ids) => {
-                r.add_subscribers(client, ids.clone()).await?;
+                r.add_subscribers(client, ids.clone(), distributed).await?;
                 let keys: Vec<_> =
                     r.subscribers.values().flat_map(|s| s.record.terminals.iter().copied()).collect();
                 let mut found = terminals(client, &keys, distributed).await?;
@@ -224,8 +276,13 @@ impl Reading {
         self.view.terminals.push(terminal);
     }
 
-    async fn add_subscribers(&mut self, client: &Client, ids: Vec<SubscriberId>) -> Result<(), StoreError> {
-        for (id, row) in subscribers(client, &ids).await? {
+    async fn add_subscribers(
+        &mut self,
+        client: &Client,
+        ids: Vec<SubscriberId>,
+        distributed: bool,
+    ) -> Result<(), StoreError> {
+        for (id, row) in subscribers(client, &ids, distributed).await? {
             self.add_subscriber(id, row);
         }
         Ok(())

@@ -1,6 +1,21 @@
 //! The statements of the hot paths. Each names its shards in `$1`, so that a distributed database sends it to the one
 //! place that has them.
 
+use std::borrow::Cow;
+
+/// A statement as it is for a database of one place or of many. In one place it needs no shards: for each row that is
+/// looked up by its key, the server would go through all of them.
+pub(super) fn placed(text: &'static str, distributed: bool) -> Cow<'static, str> {
+    if distributed {
+        return Cow::Borrowed(text);
+    }
+    let tables = ["t", "s", "m", "j"];
+    let whole = tables.iter().fold(text.to_owned(), |text, table| {
+        text.replace(&format!("{table}.shard = ANY($1::int[])"), "$1::int[] IS NOT NULL")
+    });
+    Cow::Owned(whole)
+}
+
 /// Terminals by their keys.
 pub(super) const READ_TERMINALS: &str = "\
     SELECT t.key, t.version, t.credential, t.state \

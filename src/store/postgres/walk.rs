@@ -141,10 +141,12 @@ pub(super) async fn page(
     taken: &[(i32, TerminalKey)],
     limit: usize,
     first_t: u64,
+    distributed: bool,
     reading: &mut Reading,
 ) -> Result<Visit, StoreError> {
     let back = job.state == JobState::Cancelled;
-    let statement = client.prepare_cached(if back { sql::PAGE_DOWN } else { sql::PAGE_UP }).await?;
+    let text = if back { sql::PAGE_DOWN } else { sql::PAGE_UP };
+    let statement = client.prepare_cached(&sql::placed(text, distributed)).await?;
     let shards: Vec<i32> = taken.iter().map(|(shard, _)| *shard).collect();
     let from: Vec<&[u8]> = taken.iter().map(|(_, cursor)| &cursor.0[..]).collect();
     let (service, most) = (i64::from(job.service.0), limit as i64);
