@@ -134,6 +134,7 @@ pub(super) async fn commit(client: &Client, writes: &Writes, guard: &Guard) -> R
     add_terminals(&mut calls, client, writes).await?;
     add_subscribers(&mut calls, client, writes).await?;
     add_members(&mut calls, client, writes).await?;
+    add_messages(&mut calls, client, writes).await?;
     if !writes.tally.is_empty() {
         let mut in_shards: Vec<i32> = writes.tally.keys().map(|(shard, _)| *shard).collect();
         in_shards.dedup();
@@ -230,9 +231,10 @@ async fn add_subscribers(calls: &mut Calls, client: &Client, writes: &Writes) ->
     Ok(())
 }
 
+/// So many members or messages are put in one by one, each with a statement that goes to one place by itself.
+const FEW: usize = 4;
+
 async fn add_members(calls: &mut Calls, client: &Client, writes: &Writes) -> Result<(), StoreError> {
-    /// So many members are put in one by one, each with a statement that goes to one place by itself.
-    const FEW: usize = 4;
     let split = |members: &[(crate::id::ServiceNo, TerminalKey)]| -> (Vec<i64>, Vec<TerminalKey>) {
         members.iter().map(|(no, key)| (i64::from(no.0), *key)).unzip()
     };
@@ -249,6 +251,27 @@ async fn add_members(calls: &mut Calls, client: &Client, writes: &Writes) -> Res
     } else {
         let (services, all) = split(&writes.joined);
         calls.add(client, sql::INSERT_MEMBERS, params![places(&all), services, keys(&all)]).await?;
+    }
+    Ok(())
+}
+
+/// What an id no more stands for goes first: it may stand for something else now.
+async fn add_messages(calls: &mut Calls, client: &Client, writes: &Writes) -> Result<(), StoreError> {
+    if !writes.unnamed.is_empty() {
+        let (ids, all): (Vec<String>, Vec<TerminalKey>) =
+            writes.unnamed.iter().map(|(id, key)| (id.as_str().to_owned(), *key)).unzip();
+        let all = params![shards(all.iter().copied()), places(&all), ids, keys(&all)];
+        calls.add(client, sql::DELETE_MESSAGES, all).await?;
+    }
+    if writes.named.len() <= FEW {
+        for ((shard, id), key) in &writes.named {
+            let all = params![*shard, id.as_str().to_owned(), key.0.to_vec()];
+            calls.add(client, sql::PUT_MESSAGE, all).await?;
+        }
+    } else {
+        let ids: Vec<String> = writes.named.keys().map(|(_, id)| id.as_str().to_owned()).collect();
+        let all: Vec<TerminalKey> = writes.named.values().copied().collect();
+        calls.add(client, sql::PUT_MESSAGES, params![places(&all), ids, keys(&all)]).await?;
     }
     Ok(())
 }
