@@ -14,6 +14,8 @@ mod conformance;
 mod connect;
 #[path = "postgres/failover.rs"]
 mod failover;
+#[path = "postgres/messages.rs"]
+mod messages;
 #[path = "postgres/tls.rs"]
 mod tls;
 

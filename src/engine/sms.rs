@@ -1,13 +1,14 @@
 //! Triggers by SMS: what waits for its turn is handed to the gateway as it has room, and what it tells is
 //! recorded on the deliveries.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::fanout::decide_all;
 use super::{Engine, Recipient};
@@ -26,11 +27,16 @@ const EVENTS: usize = 500;
 const TICK: Duration = Duration::from_millis(50);
 
 /// Receipts that wait for their message's name, at most: by a second connection, or for a message in parts, a
-/// receipt may be told before the centre has accepted all of it.
+/// receipt may be told before the centre has accepted all of it; and another daemon's commit may be on its way.
 const EARLY: usize = 1024;
 
 /// How long they wait: longer than a throttled part is kept.
 const EARLY_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// When the store is asked again for what it did not know, first and at most: each time takes twice as long. One question
+/// is about all that wait, and never comes sooner after another than the first.
+const ASK_FIRST: Duration = Duration::from_secs(1);
+const ASK_AT_MOST: Duration = Duration::from_secs(60);
 
 /// How long the store is left alone after a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -97,10 +103,20 @@ pub trait SmsOutbox: Send + Sync + 'static {
     fn submit(&self, message: ShortMessage);
 }
 
-/// A receipt whose message is not known yet.
-struct EarlyReceipt {
-    event: SmsEvent,
+/// A receipt whose message is looked for.
+struct Receipt {
+    id: MessageId,
+    state: ReceiptState,
     since: Timestamp,
+    /// When the store is asked for its message, and how long it is left alone thereafter.
+    ask: Instant,
+    pause: Duration,
+}
+
+impl Receipt {
+    fn new(id: MessageId, state: ReceiptState, since: Timestamp) -> Self {
+        Self { id, state, since, ask: Instant::now(), pause: ASK_FIRST }
+    }
 }
 
 impl Engine {
@@ -241,32 +257,48 @@ impl Engine {
         mut events: mpsc::Receiver<SmsEvent>,
         gateway_ended: tokio::sync::oneshot::Receiver<()>,
     ) {
-        let mut early: Vec<EarlyReceipt> = Vec::new();
+        let mut receipts: Vec<Receipt> = Vec::new();
         let mut batch = Vec::with_capacity(EVENTS);
         let mut gateway_ended = Some(gateway_ended);
+        let mut asked = Instant::now();
         loop {
             let told = match &mut gateway_ended {
                 Some(ended) => tokio::select! {
-                    told = events.recv_many(&mut batch, EVENTS) => told,
+                    told = events.recv_many(&mut batch, EVENTS) => Some(told),
+                    () = time_to_ask(&receipts, asked) => None,
                     _ = ended => {
                         gateway_ended = None;
                         events.close();
                         continue;
                     }
                 },
-                None => events.recv_many(&mut batch, EVENTS).await,
+                None => Some(events.recv_many(&mut batch, EVENTS).await),
             };
-            if told == 0 {
+            if told == Some(0) {
                 return;
             }
             let accepted = batch.iter().filter(|e| matches!(e, SmsEvent::Accepted { .. })).count();
             self.metrics.sent(Method::Sms, accepted as u64);
-            let (mut receipts, others): (Vec<_>, Vec<_>) =
-                batch.drain(..).partition(|e| matches!(e, SmsEvent::Receipt { .. }));
-            receipts.splice(0..0, early.iter().map(|held| held.event.clone()));
-            let unknown = loop {
-                let error = match self.record_events(&others, &receipts).await {
-                    Ok(unknown) => break unknown,
+            let held = receipts.len();
+            let since = self.now();
+            let mut others = Vec::new();
+            for event in batch.drain(..) {
+                match event {
+                    SmsEvent::Receipt { id, state } => receipts.push(Receipt::new(id, state, since)),
+                    other => others.push(other),
+                }
+            }
+            let now = Instant::now();
+            let again = now >= asked + ASK_FIRST;
+            if again {
+                asked = now;
+            }
+            // Those that have just come, and those whose time it is.
+            let asks = (0..).zip(&receipts).map(|(i, r)| i >= held || (again && r.ask <= now));
+            let asks: Vec<bool> = asks.collect();
+            let known = loop {
+                let error = match self.record_events(&others, &receipts, &asks).await {
+                    Ok(known) => break known,
                     Err(error) => error,
                 };
                 // At the end nobody thaws it any more.
@@ -274,67 +306,79 @@ impl Engine {
                 if ends || !error.is_retriable() {
                     let events = others.len() + receipts.len();
                     tracing::error!(%error, events, "what became of short messages is lost");
-                    break Vec::new();
+                    break vec![true; receipts.len()];
                 }
                 tracing::warn!(%error, "what became of short messages waits for the store");
                 tokio::time::sleep(RETRY).await;
             };
-            self.hold(&mut early, unknown);
+            self.hold(&mut receipts, &known, &asks);
         }
     }
 
-    /// Keeps receipts whose message has no name yet, within bounds; what is let go is told.
-    fn hold(&self, early: &mut Vec<EarlyReceipt>, unknown: Vec<SmsEvent>) {
-        let now = self.now();
-        let before = std::mem::take(early);
-        for event in unknown {
-            let since = before.iter().find(|held| held.event == event).map_or(now, |held| held.since);
-            early.push(EarlyReceipt { event, since });
-        }
-        let surplus = early.len().saturating_sub(EARLY);
-        let late = early.iter().skip(surplus).take_while(|held| now.since(held.since) >= EARLY_FOR).count();
-        for held in early.drain(..surplus + late) {
-            if let SmsEvent::Receipt { id, state } = held.event {
-                tracing::info!(
-                    message = id.as_str(),
-                    state = state.as_str(),
-                    "a receipt for an unknown message"
-                );
+    /// Keeps receipts whose message is not known yet, within bounds; what is let go is told.
+    fn hold(&self, receipts: &mut Vec<Receipt>, known: &[bool], asked: &[bool]) {
+        let (now, at) = (self.now(), Instant::now());
+        let mut each = known.iter().zip(asked);
+        receipts.retain_mut(|receipt| {
+            let (known, asked) = each.next().expect("one of each receipt");
+            if *asked && !known {
+                tracing::debug!(message = receipt.id.as_str(), "a receipt waits for its message's name");
+                receipt.ask = at + receipt.pause;
+                receipt.pause = (receipt.pause * 2).min(ASK_AT_MOST);
             }
+            !known
+        });
+        let surplus = receipts.len().saturating_sub(EARLY);
+        let late = receipts.iter().skip(surplus).take_while(|r| now.since(r.since) >= EARLY_FOR).count();
+        for Receipt { id, state, .. } in receipts.drain(..surplus + late) {
+            tracing::info!(message = id.as_str(), state = state.as_str(), "a receipt for an unknown message");
         }
     }
 
-    /// Records events on the deliveries that they are about: names first, then the receipts that speak of them.
-    /// Gives back the receipts that are about no message known.
+    /// Records events on the deliveries that they are about: names first, then the receipts that speak of them. The store
+    /// is asked for the messages of those receipts that say so. Gives of each receipt whether its message is known.
+    ///
+    /// A centre tells whichever daemon is bound to it, and these events happen once: whoever hears of them records them,
+    /// and sends what follows, also for terminals that another daemon looks after.
     async fn record_events(
         &self,
         others: &[SmsEvent],
-        receipts: &[SmsEvent],
-    ) -> Result<Vec<SmsEvent>, StoreError> {
+        receipts: &[Receipt],
+        asks: &[bool],
+    ) -> Result<Vec<bool>, StoreError> {
         let mut of: HashMap<TerminalKey, Vec<SmsEvent>> = HashMap::new();
-        let mut named: HashMap<&MessageId, TerminalKey> = HashMap::new();
-        let mut unknown = Vec::new();
-        for event in others.iter().chain(receipts) {
+        let mut named: HashMap<MessageId, TerminalKey> = HashMap::new();
+        for event in others {
             let terminal = match event {
                 SmsEvent::Accepted { tag, ids } => {
-                    named.extend(ids.iter().map(|id| (id, tag.terminal)));
-                    Some(tag.terminal)
+                    named.extend(ids.iter().map(|id| (id.clone(), tag.terminal)));
+                    tag.terminal
                 }
-                SmsEvent::Refused { tag, .. } | SmsEvent::Unsent { tag } => Some(tag.terminal),
-                SmsEvent::Receipt { id, .. } => {
-                    named.get(id).copied().or_else(|| self.store.terminal_of_message(id))
-                }
+                SmsEvent::Refused { tag, .. } | SmsEvent::Unsent { tag } => tag.terminal,
+                SmsEvent::Receipt { .. } => continue,
             };
-            match terminal {
-                Some(terminal) => of.entry(terminal).or_default().push(event.clone()),
-                None => unknown.push(event.clone()),
-            }
+            of.entry(terminal).or_default().push(event.clone());
+        }
+        let asked = receipts.iter().zip(asks).filter(|(r, asks)| **asks && !named.contains_key(&r.id));
+        let asked: BTreeSet<MessageId> = asked.map(|(r, _)| r.id.clone()).collect();
+        if !asked.is_empty() {
+            let asked: Vec<MessageId> = asked.into_iter().collect();
+            let found = self.store.terminals_of_messages(asked.clone()).await;
+            let found = found.inspect_err(|_| self.metrics.store_failed())?;
+            named.extend(asked.into_iter().zip(found).filter_map(|(id, terminal)| Some((id, terminal?))));
+        }
+        let mut known = Vec::with_capacity(receipts.len());
+        for Receipt { id, state, .. } in receipts {
+            let terminal = named.get(id);
+            known.push(terminal.is_some());
+            let Some(terminal) = terminal else { continue };
+            of.entry(*terminal).or_default().push(SmsEvent::Receipt { id: id.clone(), state: *state });
         }
         if of.is_empty() {
-            return Ok(unknown);
+            return Ok(known);
         }
         let keys = of.keys().copied().collect();
-        self.turn_of(keys, move |terminal, ctx, orders| {
+        let decision = move |terminal: &mut Terminal, ctx: &mut Context<'_>, orders: &mut Vec<Order>| {
             for event in of.get(&terminal.key).into_iter().flatten() {
                 match event {
                     SmsEvent::Accepted { tag, ids } => terminal.sms_accepted(tag.t, ids),
@@ -345,8 +389,22 @@ impl Engine {
                     }
                 }
             }
-        })
-        .await?;
-        Ok(unknown)
+        };
+        let (work, failed) =
+            self.update(Scope::Terminals(keys), move |view, ctx| decide_all(view, ctx, &decision)).await?;
+        for reason in failed {
+            self.metrics.failed(reason, 1);
+        }
+        // By UDP: a turn by SMS comes in its own time.
+        self.push_all(&work);
+        Ok(known)
+    }
+}
+
+/// Waits until the store is to be asked again for what it did not know.
+async fn time_to_ask(receipts: &[Receipt], asked: Instant) {
+    match receipts.iter().map(|r| r.ask).min() {
+        Some(first) => tokio::time::sleep_until(first.max(asked + ASK_FIRST)).await,
+        None => std::future::pending().await,
     }
 }

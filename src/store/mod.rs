@@ -280,7 +280,7 @@ pub enum Scope {
 /// What an update read and may change. Terminals and subscribers that are put in place of what was read
 /// are written; a subscriber set to `None` is deleted; a terminal whose credential is set to `None` keeps
 /// its counter. Membership, counters, due times and job counts follow by themselves.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct View {
     /// The scope's terminals.
     pub terminals: Vec<Terminal>,
@@ -451,8 +451,10 @@ pub trait Store: Send + Sync + 'static {
     /// Due times of a lane that are noted, those that a later update made stale included.
     fn due_len(&self, lane: Lane) -> usize;
 
-    /// The terminal that a short message went to, among the million latest.
-    fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey>;
+    /// The terminals that short messages went to, in the order asked for; `None`: nobody knows it. Known are the million
+    /// latest that this daemon has seen and, where several daemons share a store, all that deliveries name. Of two
+    /// messages of one id the newer counts.
+    fn terminals_of_messages(&self, ids: Vec<MessageId>) -> StoreFuture<'_, Vec<Option<TerminalKey>>>;
 
     /// Registered terminals in the order of their keys, those behind `after`, at most `limit`.
     fn list_terminals(

@@ -109,9 +109,10 @@ impl Queues {
         lock(self.lane(lane)).len()
     }
 
-    /// Whose message it was.
-    pub(super) fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
-        lock(&self.messages).terminal(id)
+    /// Whose messages these were.
+    pub(super) fn terminals_of_messages(&self, ids: &[MessageId]) -> Vec<Option<TerminalKey>> {
+        let messages = lock(&self.messages);
+        ids.iter().map(|id| messages.terminal(id)).collect()
     }
 
     /// Forgets all but the times of commits.

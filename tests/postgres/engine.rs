@@ -25,11 +25,16 @@ impl Factory for Pg {
 
 /// Opens a store as the only daemon of a cluster.
 pub(crate) fn open(url: &str) -> PgStore {
+    open_as(url, "a")
+}
+
+/// Opens a store as the daemon of this name.
+pub(crate) fn open_as(url: &str, node: &str) -> PgStore {
     let settings = PgSettings {
         url: url.parse::<PgUrl>().expect("a URL"),
         password: None,
         master: Zeroizing::new([7; 32]),
-        node: "a".to_owned(),
+        node: node.to_owned(),
         http: String::new(),
         connections: 8,
     };

@@ -62,9 +62,9 @@ fn terminals_tables_are_spread_by_shard_and_lie_side_by_side() {
     let text = "SELECT string_agg(table_name::text || ' ' || citus_table_type || ' ' || distribution_column, ', ' ORDER \
                 BY table_name::text) FROM citus_tables";
     let expected = "ltkmd.job reference <none>, ltkmd.job_shard distributed shard, ltkmd.lease reference <none>, \
-                    ltkmd.member distributed shard, ltkmd.meta reference <none>, ltkmd.msk reference <none>, \
-                    ltkmd.node reference <none>, ltkmd.service reference <none>, ltkmd.subscriber distributed shard, \
-                    ltkmd.tally distributed shard, ltkmd.terminal distributed shard";
+                    ltkmd.member distributed shard, ltkmd.message distributed shard, ltkmd.meta reference <none>, \
+                    ltkmd.msk reference <none>, ltkmd.node reference <none>, ltkmd.service reference <none>, \
+                    ltkmd.subscriber distributed shard, ltkmd.tally distributed shard, ltkmd.terminal distributed shard";
     assert_eq!(cluster.coordinator.sql_in(&name, text), expected);
     let text =
         "SELECT count(DISTINCT colocation_id) FROM citus_tables WHERE citus_table_type = 'distributed'";
@@ -96,5 +96,6 @@ conformance!(
     conformance::lists_of_terminals_page_completely,
     conformance::services_and_keys_are_written_together_and_survive_reopening,
     conformance::members_are_counted_by_method_and_service,
+    conformance::short_messages_are_their_terminals_for_as_long_as_a_delivery_names_them,
     jobs::a_cancelled_job_walks_back_and_its_states_add_up,
 );

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ltkmd::delivery::State;
+use ltkmd::delivery::{SmsLimits, State};
 use ltkmd::id::{JobId, Method, MethodSet, ServiceNo};
 use ltkmd::store::{
     CatalogueWrite, Counts, DeliveryFilter, Job, JobKind, JobState, Lane, Members, Scope, Store,
@@ -38,6 +38,7 @@ macro_rules! conformance_tests {
             services_and_keys_are_written_together_and_survive_reopening,
             a_purged_service_number_is_not_given_out_again,
             members_are_counted_by_method_and_service,
+            short_messages_are_their_terminals_for_as_long_as_a_delivery_names_them,
             an_unchanged_view_changes_nothing;
             a_paused_job_survives_reopening_and_goes_on_where_it_was,
             a_paused_job_that_visited_everybody_is_done_with_the_last_answer,
@@ -589,4 +590,72 @@ pub(crate) fn an_unchanged_view_changes_nothing<F: Factory>() {
             .unwrap();
         assert_eq!(terminal(&store, 0).await.next_t, 5);
     });
+}
+
+pub(crate) fn short_messages_are_their_terminals_for_as_long_as_a_delivery_names_them<F: Factory>() {
+    const TERMINALS: usize = 12;
+    let place = F::new();
+    let store = place.open();
+    let all: Vec<String> = (0..TERMINALS).flat_map(|n| [format!("a-{n}"), format!("b-{n}")]).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let keys: Vec<_> = (0..TERMINALS).map(|n| store.terminal_key(&btid(n))).collect();
+    run(async {
+        provision(&store, 0..TERMINALS, 2).await;
+        assert_eq!(whose(&store, &all).await, [None; 2 * TERMINALS]);
+        // One message in two parts for each; what it is about are two deliveries.
+        let scope = Scope::Terminals(keys.clone());
+        update(&store, scope, |view| {
+            for (n, t) in view.terminals.iter_mut().enumerate() {
+                let (a, b) = (format!("a-{n}"), format!("b-{n}"));
+                t.deliveries = vec![accepted(1, 1, &[&a, &b]), accepted(2, 1, &[&a, &b])];
+            }
+        })
+        .await
+        .unwrap();
+        let each_twice: Vec<_> = keys.iter().flat_map(|key| [Some(*key); 2]).collect();
+        assert_eq!(whose(&store, &all).await, each_twice);
+        assert_eq!(
+            whose(&store, &["b-3", "x", "a-1", "b-3"]).await,
+            [3, 9, 1, 3].map(|n| match n {
+                9 => None,
+                n => Some(keys[n]),
+            })
+        );
+        assert!(whose(&store, &[]).await.is_empty());
+        // Half of them lose both deliveries. The others lose one, or have another message.
+        update(&store, Scope::Terminals(keys.clone()), |view| {
+            for (n, t) in view.terminals.iter_mut().enumerate() {
+                match n % 4 {
+                    0 | 1 => t.deliveries.clear(),
+                    2 => drop(t.deliveries.pop()),
+                    _ => t.deliveries.iter_mut().for_each(|d| {
+                        d.triggered(2, &SmsLimits::default(), NOW);
+                        d.accepted(2, &[id(&format!("b-{n}")), id(&format!("c-{n}"))]);
+                    }),
+                }
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(whose(&store, &["c-3", "c-7"]).await, [Some(keys[3]), Some(keys[7])]);
+        store.close().await.unwrap();
+    });
+    drop(store);
+    let store = place.open();
+    let named = |n: usize, part: &str| match (n % 4, part) {
+        (2, "a" | "b") | (3, "b" | "c") => Some(keys[n]),
+        _ => None,
+    };
+    let asked: Vec<(String, _)> = (0..TERMINALS)
+        .flat_map(|n| ["a", "b", "c"].map(|part| (format!("{part}-{n}"), named(n, part))))
+        .collect();
+    let (ids, expected): (Vec<&str>, Vec<_>) = asked.iter().map(|(id, named)| (id.as_str(), *named)).unzip();
+    // An engine may read on what it knows when it is open already.
+    let begun = std::time::Instant::now();
+    let mut found = run(whose(&store, &ids));
+    while found != expected && begun.elapsed() < Duration::from_secs(30) {
+        std::thread::yield_now();
+        found = run(whose(&store, &ids));
+    }
+    assert_eq!(found, expected);
 }

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ltkmd::delivery::{Delivery, Entropy, Kind, Registration, Rules, SmsAlone, Terminal};
+use ltkmd::delivery::{
+    Delivery, Entropy, Kind, MessageId, Registration, Rules, SmsAlone, SmsLimits, Terminal,
+};
 use ltkmd::digest::NonceUse;
 use ltkmd::gba::{Credential, GbaType};
 use ltkmd::id::{
@@ -118,6 +120,24 @@ pub(crate) fn sent(no: u32, number: u16, t: u32, job: Option<u64>) -> Delivery {
     let mut d = Delivery::new(ServiceNo(no), number, Kind::Key, job.map(JobId), NOW);
     d.attempt(Method::Udp, t, true, NOW, &rules(), &mut entropy());
     d
+}
+
+/// A message's id.
+pub(crate) fn id(text: &str) -> MessageId {
+    MessageId::new(text).expect("an id")
+}
+
+/// A delivery whose trigger a centre has accepted under these names.
+pub(crate) fn accepted(number: u16, t: u32, ids: &[&str]) -> Delivery {
+    let mut d = Delivery::new(ServiceNo(1), number, Kind::Key, None, NOW);
+    d.triggered(t, &SmsLimits::default(), NOW);
+    d.accepted(t, &ids.iter().copied().map(id).collect::<Vec<_>>());
+    d
+}
+
+/// The terminals of messages.
+pub(crate) async fn whose(store: &impl Store, ids: &[&str]) -> Vec<Option<TerminalKey>> {
+    store.terminals_of_messages(ids.iter().copied().map(id).collect()).await.expect("readable")
 }
 
 /// Runs an update whose decision returns something.

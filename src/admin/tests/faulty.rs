@@ -83,8 +83,8 @@ impl Store for Faulty {
     fn disk_use(&self) -> StoreFuture<'_, DiskUse> {
         self.or_fail(self.inner.disk_use())
     }
-    fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
-        self.inner.terminal_of_message(id)
+    fn terminals_of_messages(&self, ids: Vec<MessageId>) -> StoreFuture<'_, Vec<Option<TerminalKey>>> {
+        self.or_fail(self.inner.terminals_of_messages(ids))
     }
     fn list_terminals(
         &self,

@@ -229,8 +229,9 @@ impl Store for EmbeddedStore {
         self.shared.queues.due_len(lane)
     }
 
-    fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
-        self.shared.queues.terminal_of_message(id)
+    fn terminals_of_messages(&self, ids: Vec<MessageId>) -> StoreFuture<'_, Vec<Option<TerminalKey>>> {
+        let found = self.shared.queues.terminals_of_messages(&ids);
+        Box::pin(std::future::ready(Ok(found)))
     }
 
     fn list_terminals(

@@ -11,7 +11,7 @@ use super::change::Writes;
 use super::commit::Guard;
 use super::inner::{Inner, Tried, decided};
 use super::place::shard;
-use super::scope::{self, Reading};
+use super::scope::{self, Reading, unique};
 use super::together::{Ask, Together};
 use crate::delivery::Terminal;
 use crate::id::{BTid, TerminalKey};
@@ -57,8 +57,8 @@ impl Inner {
 
     async fn look_up(self: Arc<Self>, batch: Vec<Lookup>) {
         match self.look_up_all(&batch.iter().map(|ask| ask.key).collect::<Vec<_>>()).await {
-            Ok(mut found) => batch.into_iter().for_each(|ask| {
-                let found = found.remove(&ask.key);
+            Ok(found) => batch.into_iter().for_each(|ask| {
+                let found = found.get(&ask.key).cloned();
                 ask.end(Ok(found));
             }),
             Err(error) => batch.into_iter().for_each(|ask| ask.end(Err(error.clone()))),
@@ -71,7 +71,7 @@ impl Inner {
     ) -> Result<HashMap<TerminalKey, (Terminal, Subscriber)>, StoreError> {
         let connection = self.connection().await?;
         let mut owners = BTreeMap::new();
-        for (key, raw) in scope::terminals(&connection, keys, self.distributed).await? {
+        for (key, raw) in scope::terminals(&connection, &unique(keys), self.distributed).await? {
             let terminal = raw.terminal(key, self.first_t())?;
             if let Some(owner) = terminal.credential.as_ref().map(|c| c.subscriber.clone()) {
                 self.recent.keep_terminal(key, raw);
@@ -140,44 +140,59 @@ impl Inner {
     /// Takes those out to `apart` that cannot go with the others.
     async fn try_all(&self, batch: &mut Vec<Request>, apart: &mut Vec<Request>) -> Result<Tried, StoreError> {
         let connection = self.connection().await?;
-        let keys: Vec<_> = batch.iter().map(|ask| ask.key).collect();
+        let keys = unique(&batch.iter().map(|ask| ask.key).collect::<Vec<_>>());
+        let mut asks: HashMap<TerminalKey, Vec<Request>> = HashMap::with_capacity(keys.len());
+        for ask in batch.drain(..) {
+            asks.entry(ask.key).or_default().push(ask);
+        }
         let (first_t, distributed) = (self.first_t(), self.distributed);
-        let (revision, readings) = tokio::try_join!(
+        let read = tokio::try_join!(
             self.revision(&connection),
             Reading::of_requests(&connection, &keys, &self.recent, first_t, distributed)
-        )?;
+        );
+        let (revision, readings) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                apart.extend(asks.into_values().flatten());
+                return Err(error);
+            }
+        };
         let (mut writes, mut guard) = (Writes::default(), Guard::default());
         let mut taken: HashSet<TerminalKey> = HashSet::new();
-        let mut together = Vec::with_capacity(batch.len());
-        for (mut ask, mut reading) in std::mem::take(batch).into_iter().zip(readings) {
+        for (key, mut reading) in keys.iter().zip(readings) {
+            let asks = asks.remove(key).unwrap_or_default();
             // Terminals of one subscriber follow one another.
             let about: Vec<_> =
                 reading.siblings.iter().copied().chain(reading.raw.iter().map(|(key, _)| *key)).collect();
             if about.iter().any(|key| taken.contains(key)) {
-                apart.push(ask);
+                apart.extend(asks);
                 continue;
             }
+            // Each sees what the one before decided.
             let mut view = std::mem::take(&mut reading.view);
-            if let Err(error) = decided(&mut ask.what.1, &mut view) {
-                ask.end(Err(error));
-                continue;
+            let mut agreed = Vec::with_capacity(asks.len());
+            for mut ask in asks {
+                let mut next = view.clone();
+                match decided(&mut ask.what.1, &mut next) {
+                    Err(error) => ask.end(Err(error)),
+                    Ok(()) if next.revision.is_some_and(|under| under < revision) => apart.push(ask),
+                    Ok(()) => {
+                        guard.revision = guard.revision.max(next.revision.take().map(|r| r as i64));
+                        view = next;
+                        agreed.push(ask);
+                    }
+                }
             }
-            if view.revision.is_some_and(|under| under < revision) {
-                apart.push(ask);
-                continue;
-            }
-            guard.revision = guard.revision.max(view.revision.map(|revision| revision as i64));
             match Writes::of(&connection, reading, view, false, first_t, distributed).await {
                 Ok(made) => writes.append(made),
                 Err(error) => {
-                    ask.end(Err(error));
+                    agreed.into_iter().for_each(|ask| ask.end(Err(error.clone())));
                     continue;
                 }
             }
             taken.extend(about);
-            together.push(ask);
+            batch.append(&mut agreed);
         }
-        *batch = together;
         self.write(connection, writes, &guard).await
     }
 }

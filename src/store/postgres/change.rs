@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deadpool_postgres::ClientWrapper as Client;
 
+use super::message;
 use super::place::{shard, subscriber_shard};
 use super::scope::{Raw, Reading, SubscriberRow, subscribers};
 use super::walk::Visit;
-use crate::delivery::Terminal;
+use crate::delivery::{MessageId, Terminal};
 use crate::id::{JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::store::queues::Hints;
 use crate::store::record::{self, SubscriberRecord};
@@ -47,6 +48,10 @@ pub(super) struct Writes {
     pub(super) touched: BTreeSet<TerminalKey>,
     pub(super) joined: Vec<(ServiceNo, TerminalKey)>,
     pub(super) left: Vec<(ServiceNo, TerminalKey)>,
+    /// By shard, short messages that deliveries name now and did not before.
+    pub(super) named: BTreeMap<(i32, MessageId), TerminalKey>,
+    /// Those that they name no more.
+    pub(super) unnamed: Vec<(MessageId, TerminalKey)>,
     /// By shard, how counters change.
     pub(super) tally: BTreeMap<(i32, Counter), [i64; 9]>,
     pub(super) visit: Option<(JobId, Visit)>,
@@ -112,6 +117,8 @@ impl Writes {
         self.touched.append(&mut other.touched);
         self.joined.append(&mut other.joined);
         self.left.append(&mut other.left);
+        self.named.append(&mut other.named);
+        self.unnamed.append(&mut other.unnamed);
         for (counter, by) in other.tally {
             let row = self.tally.entry(counter).or_default();
             row.iter_mut().zip(by).for_each(|(n, by)| *n += by);
@@ -173,6 +180,9 @@ impl Writes {
         let (old, now) = (services(before), services(after));
         self.left.extend(old.iter().filter(|no| !now.contains(no)).map(|no| (*no, after.key)));
         self.joined.extend(now.iter().filter(|no| !old.contains(no)).map(|no| (*no, after.key)));
+        let (old, now) = (message::ids(before), message::ids(after));
+        self.unnamed.extend(old.difference(&now).map(|id| (MessageId::clone(id), after.key)));
+        self.named.extend(now.difference(&old).map(|id| ((place, MessageId::clone(id)), after.key)));
         if refeed {
             self.hints.of(after);
         } else {

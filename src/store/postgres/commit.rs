@@ -158,6 +158,7 @@ async fn calls<'a>(client: &'a Client, writes: &Writes, distributed: bool) -> Re
     add_terminals(&mut calls, writes).await?;
     add_subscribers(&mut calls, writes).await?;
     add_members(&mut calls, writes).await?;
+    add_messages(&mut calls, writes).await?;
     if !writes.tally.is_empty() {
         let mut in_shards: Vec<i32> = writes.tally.keys().map(|(shard, _)| *shard).collect();
         in_shards.dedup();
@@ -272,6 +273,27 @@ async fn add_members(calls: &mut Calls<'_>, writes: &Writes) -> Result<(), Store
     } else if !writes.joined.is_empty() {
         let (services, all) = split(&writes.joined);
         calls.add(sql::INSERT_MEMBERS, params![places(&all), services, keys(&all)]).await?;
+    }
+    Ok(())
+}
+
+/// What an id no more stands for goes first: it may stand for something else now.
+async fn add_messages(calls: &mut Calls<'_>, writes: &Writes) -> Result<(), StoreError> {
+    if !writes.unnamed.is_empty() {
+        let (ids, all): (Vec<String>, Vec<TerminalKey>) =
+            writes.unnamed.iter().map(|(id, key)| (id.as_str().to_owned(), *key)).unzip();
+        let all = params![shards(all.iter().copied()), places(&all), ids, keys(&all)];
+        calls.add(sql::DELETE_MESSAGES, all).await?;
+    }
+    if calls.distributed {
+        for ((shard, id), key) in &writes.named {
+            let all = params![*shard, id.as_str().to_owned(), key.0.to_vec()];
+            calls.add(sql::PUT_MESSAGE, all).await?;
+        }
+    } else if !writes.named.is_empty() {
+        let ids: Vec<String> = writes.named.keys().map(|(_, id)| id.as_str().to_owned()).collect();
+        let all: Vec<TerminalKey> = writes.named.values().copied().collect();
+        calls.add(sql::PUT_MESSAGES, params![places(&all), ids, keys(&all)]).await?;
     }
     Ok(())
 }

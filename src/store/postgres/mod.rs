@@ -21,6 +21,7 @@ mod job;
 mod keeper;
 mod lease;
 mod lists;
+mod message;
 mod migrate;
 mod page;
 mod place;
@@ -49,7 +50,7 @@ pub use self::raise::{Raised, raise_t};
 #[doc(hidden)]
 pub use self::schema::Upgrade;
 #[doc(hidden)]
-pub use self::sql::HOT_STATEMENTS;
+pub use self::sql::{HOT_STATEMENTS, READ_MESSAGES};
 pub use self::url::{PgHost, PgUrl, TlsMode, UrlFault};
 
 use self::inner::Inner;
@@ -326,8 +327,23 @@ impl Store for PgStore {
         self.inner.queues.due_len(lane)
     }
 
-    fn terminal_of_message(&self, id: &MessageId) -> Option<TerminalKey> {
-        self.inner.queues.terminal_of_message(id)
+    fn terminals_of_messages(&self, ids: Vec<MessageId>) -> StoreFuture<'_, Vec<Option<TerminalKey>>> {
+        let mut found = self.inner.queues.terminals_of_messages(&ids);
+        if found.iter().all(Option::is_some) {
+            return Box::pin(std::future::ready(Ok(found)));
+        }
+        self.run(CALL, |inner| async move {
+            let unknown = ids.iter().zip(&found).filter(|(_, known)| known.is_none()).map(|(id, _)| id);
+            let unknown: Vec<MessageId> = unknown.cloned().collect();
+            let connection = inner.connection().await?;
+            let others =
+                message::terminals(&connection, &unknown, inner.first_t(), inner.distributed).await?;
+            connection.done();
+            for (id, terminal) in ids.iter().zip(&mut found).filter(|(_, known)| known.is_none()) {
+                *terminal = others.get(id).copied();
+            }
+            Ok(found)
+        })
     }
 
     fn list_terminals(

@@ -34,7 +34,7 @@ pub struct Upgrade {
 const UPGRADES: &[Upgrade] = &[];
 
 /// Tables that grow with the number of terminals, spread by their shards.
-const SPREAD: [&str; 5] = ["terminal", "subscriber", "member", "tally", "job_shard"];
+const SPREAD: [&str; 6] = ["terminal", "subscriber", "member", "message", "tally", "job_shard"];
 
 /// Small tables, whole on every worker.
 const EVERYWHERE: [&str; 6] = ["meta", "service", "msk", "job", "node", "lease"];

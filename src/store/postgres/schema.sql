@@ -93,6 +93,15 @@ CREATE TABLE ltkmd.member (
     PRIMARY KEY (shard, service, key)
 );
 
+-- Whose a short message is: the ids in the deliveries of the terminals. `id` leads the key, since a receipt names nothing
+-- else; where a centre gives one to two terminals of a shard, the later one has the row.
+CREATE TABLE ltkmd.message (
+    shard int NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    key bytea NOT NULL,
+    PRIMARY KEY (id, shard)
+);
+
 -- Counters, which follow the terminals in the commits that change them. kind 0: deliveries by state (n0 to n7);
 -- 1: members of service a by method and all (n0 to n3); 2: holders of key b of service a (n0 to n3); 3: deliveries of
 -- job a by state, and those that were sent (n8).

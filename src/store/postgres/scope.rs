@@ -295,7 +295,7 @@ impl Reading {
 }
 
 /// Each key once, where it comes first.
-fn unique(keys: &[TerminalKey]) -> Vec<TerminalKey> {
+pub(super) fn unique(keys: &[TerminalKey]) -> Vec<TerminalKey> {
     let mut seen = HashSet::with_capacity(keys.len());
     keys.iter().copied().filter(|key| seen.insert(*key)).collect()
 }

@@ -1,5 +1,5 @@
 //! The statements of the hot paths. Each names its shards in `$1`, so that a distributed database sends it to the one
-//! place that has them.
+//! place that has them; [`READ_MESSAGES`] alone cannot.
 
 use std::borrow::Cow;
 
@@ -98,6 +98,25 @@ pub(super) const DELETE_MEMBERS: &str = "\
     DELETE FROM ltkmd.member m USING unnest($2::int[], $3::bigint[], $4::bytea[]) AS n(shard, service, key) \
     WHERE m.shard = ANY($1::int[]) AND m.shard = n.shard AND m.service = n.service AND m.key = n.key";
 
+/// One message more, or one whose id has come again.
+pub(super) const PUT_MESSAGE: &str = "\
+    INSERT INTO ltkmd.message (shard, id, key) VALUES ($1::int, $2::text, $3::bytea) \
+    ON CONFLICT (id, shard) DO UPDATE SET key = excluded.key";
+
+/// Messages more; each id once in a shard.
+pub(super) const PUT_MESSAGES: &str = "\
+    INSERT INTO ltkmd.message (shard, id, key) SELECT * FROM unnest($1::int[], $2::text[], $3::bytea[]) \
+    ON CONFLICT (id, shard) DO UPDATE SET key = excluded.key";
+
+/// Messages less: those that have not become another terminal's.
+pub(super) const DELETE_MESSAGES: &str = "\
+    DELETE FROM ltkmd.message m USING unnest($2::int[], $3::text[], $4::bytea[]) AS n(shard, id, key) \
+    WHERE m.shard = ANY($1::int[]) AND m.shard = n.shard AND m.id = n.id AND m.key = n.key";
+
+/// Whose messages these are, in whatever shard. The one statement here that asks everywhere.
+#[doc(hidden)]
+pub const READ_MESSAGES: &str = "SELECT id, key FROM ltkmd.message WHERE id = ANY($1::text[])";
+
 /// Counters follow. Those of a job that was never written, or is forgotten, are not there: nobody counts it.
 pub(super) const UPDATE_TALLY: &str = "\
     UPDATE ltkmd.tally t SET n0 = t.n0 + n.d0, n1 = t.n1 + n.d1, n2 = t.n2 + n.d2, n3 = t.n3 + n.d3, \
@@ -157,6 +176,8 @@ pub const HOT_STATEMENTS: &[(&str, &str, &str)] = &[
     ),
     ("a member more", INSERT_MEMBER, "5, 1, '\\x05'"),
     ("members less", DELETE_MEMBERS, "ARRAY[5], ARRAY[5], ARRAY[1::bigint], ARRAY['\\x05'::bytea]"),
+    ("a message more", PUT_MESSAGE, "5, 'a', '\\x05'"),
+    ("messages less", DELETE_MESSAGES, "ARRAY[5], ARRAY[5], ARRAY['a'], ARRAY['\\x05'::bytea]"),
     (
         "counters",
         UPDATE_TALLY,

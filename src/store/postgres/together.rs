@@ -50,7 +50,7 @@ pub(super) struct Together<Q, A> {
 #[derive(Debug)]
 struct State<Q, A> {
     waiting: VecDeque<Ask<Q, A>>,
-    /// Terminals of batches under way: no two batches are about one terminal.
+    /// Terminals of batches under way: no two are about one terminal.
     busy: HashSet<TerminalKey>,
     running: usize,
 }
@@ -118,6 +118,7 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
             state.busy.remove(key);
         }
         let mut batch: Vec<Ask<Q, A>> = Vec::new();
+        let mut about = HashSet::new();
         let mut passed = VecDeque::new();
         while batch.len() < MOST
             && let Some(ask) = state.waiting.pop_front()
@@ -126,7 +127,8 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
                 continue;
             }
             let fits = batch.first().is_none_or(|first| alike(first.key, ask.key));
-            if fits && state.busy.insert(ask.key) {
+            if fits && (about.contains(&ask.key) || state.busy.insert(ask.key)) {
+                about.insert(ask.key);
                 batch.push(ask);
             } else {
                 passed.push_back(ask);

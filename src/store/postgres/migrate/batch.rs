@@ -1,5 +1,6 @@
 //! Rows on their way into the database, a few thousand at a time.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -7,8 +8,10 @@ use deadpool_postgres::ClientWrapper as Client;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
 
+use crate::delivery::MessageId;
 use crate::id::{ServiceNo, SubscriberId, TerminalKey};
 use crate::store::StoreError;
+use crate::store::postgres::message;
 use crate::store::postgres::place::{shard, subscriber_shard};
 use crate::store::postgres::scope::{shards, terminals};
 use crate::store::postgres::sql;
@@ -25,6 +28,7 @@ pub(super) struct TerminalRow {
     pub(super) look: Option<i64>,
     pub(super) turn: Option<i64>,
     pub(super) services: Vec<ServiceNo>,
+    pub(super) messages: Vec<MessageId>,
 }
 
 /// Rows that wait, and keys of rows that go first.
@@ -130,21 +134,41 @@ impl Batch {
         copy(client, "member (shard, service, key)", types, members, |(shard, service, key)| {
             [shard, service, key]
         })
-        .await
+        .await?;
+        self.write_messages(client).await
     }
 
-    /// Removes terminals, and their membership as their rows have it.
+    /// Terminals may have messages of one id, in this batch or in others: no COPY.
+    async fn write_messages(&self, client: &Client) -> Result<(), StoreError> {
+        let messages = self.terminals.iter().flat_map(|row| row.messages.iter().map(|id| (id, &row.key)));
+        let messages: BTreeMap<(i32, &str), &[u8]> =
+            messages.map(|(id, key)| ((shard(*key), id.as_str()), &key.0[..])).collect();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let (places, ids): (Vec<i32>, Vec<&str>) = messages.keys().copied().unzip();
+        let keys: Vec<&[u8]> = messages.into_values().collect();
+        client.execute(sql::PUT_MESSAGES, &[&places, &ids, &keys]).await?;
+        Ok(())
+    }
+
+    /// Removes terminals, and their membership and messages as their rows have them.
     async fn remove_terminals(&self, client: &Client, distributed: bool) -> Result<(), StoreError> {
         let gone = &self.gone_terminals;
         let (mut members, mut services) = (Vec::new(), Vec::new());
+        let (mut named, mut messages) = (Vec::new(), Vec::new());
         for (key, raw) in terminals(client, gone, distributed).await? {
             if raw.state.is_none() {
                 continue;
             }
-            let registration = raw.terminal(key, 1)?.registration;
-            for no in registration.iter().flat_map(|r| &r.services) {
+            let terminal = raw.terminal(key, 1)?;
+            for no in terminal.registration.iter().flat_map(|r| &r.services) {
                 members.push(key);
                 services.push(i64::from(no.0));
+            }
+            for id in message::ids(&terminal) {
+                named.push(key);
+                messages.push(id.as_str().to_owned());
             }
         }
         let octets = |keys: &[TerminalKey]| keys.iter().map(|key| key.0.to_vec()).collect::<Vec<_>>();
@@ -152,6 +176,11 @@ impl Batch {
             let in_shards = shards(members.iter().copied());
             let each: Vec<i32> = members.iter().map(|key| shard(*key)).collect();
             client.execute(sql::DELETE_MEMBERS, &[&in_shards, &each, &services, &octets(&members)]).await?;
+        }
+        if !named.is_empty() {
+            let in_shards = shards(named.iter().copied());
+            let each: Vec<i32> = named.iter().map(|key| shard(*key)).collect();
+            client.execute(sql::DELETE_MESSAGES, &[&in_shards, &each, &messages, &octets(&named)]).await?;
         }
         let text = "DELETE FROM ltkmd.terminal WHERE shard = ANY($1::int[]) AND key = ANY($2::bytea[])";
         client.execute(text, &[&shards(gone.iter().copied()), &octets(gone)]).await?;

@@ -1,16 +1,17 @@
 //! What is small and written once, at the end: services, keys, jobs, counters. And whether all of it is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deadpool_postgres::ClientWrapper as Client;
 use tokio_postgres::types::Type;
 
 use super::batch::copy;
 use super::pass::PassReport;
-use crate::delivery::State;
+use crate::delivery::{MessageId, State};
 use crate::id::TerminalKey;
 use crate::store::postgres::change::Counter;
 use crate::store::postgres::job::KEPT_JOBS;
+use crate::store::postgres::message;
 use crate::store::postgres::place::{SHARDS, bounds, shard};
 use crate::store::postgres::scope::terminals;
 use crate::store::{Job, JobState, StoreError};
@@ -148,7 +149,7 @@ pub(super) async fn fill(client: &Client, last: &PassReport) -> Result<(), Store
     Ok(())
 }
 
-/// Compares how many there are, and some of the terminals octet by octet.
+/// Compares how many there are, and some of the terminals octet by octet, with their messages.
 pub(super) async fn verify(client: &Client, last: &PassReport, distributed: bool) -> Result<(), StoreError> {
     for (table, wanted) in
         [("terminal", last.terminals), ("subscriber", last.subscribers), ("member", last.members)]
@@ -170,6 +171,19 @@ pub(super) async fn verify(client: &Client, last: &PassReport, distributed: bool
                 "the database has another record of {key:?} than was copied: did something else write to it?"
             )));
         }
+    }
+    // Of two terminals with one id in one shard the database knows one: what is sure is that each id is there.
+    let mut named = BTreeSet::new();
+    for (key, raw) in &found {
+        named.extend(message::ids(&raw.terminal(*key, last.first_t)?).into_iter().cloned());
+    }
+    let named: Vec<MessageId> = named.into_iter().collect();
+    let known = message::terminals(client, &named, last.first_t, distributed).await?;
+    if let Some(id) = named.iter().find(|id| !known.contains_key(id)) {
+        return Err(StoreError::Damaged(format!(
+            "the database does not know the message {}, which was copied: did something else write to it?",
+            id.as_str()
+        )));
     }
     Ok(())
 }

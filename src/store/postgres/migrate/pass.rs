@@ -12,6 +12,7 @@ use crate::id::{JobId, ServiceNo, SubscriberId, TerminalKey};
 use crate::store::backup::{BackupError, End, Head, Kind, Parser, Piece};
 use crate::store::embedded::RECORDS;
 use crate::store::postgres::change::{Counter, count};
+use crate::store::postgres::message;
 use crate::store::postgres::place::shard;
 use crate::store::record::{self, KeyRecord, Totals};
 use crate::store::tally::Tally;
@@ -353,7 +354,8 @@ impl<'a> Pass<'a> {
         batch.octets += credential.as_ref().map_or(0, Vec::len) + state.as_ref().map_or(0, Bytes::len);
         let millis = |t: crate::time::Timestamp| i64::try_from(t.0).unwrap_or(i64::MAX);
         let (look, turn) = (terminal.next_due().map(millis), terminal.next_turn().map(millis));
-        batch.terminals.push(TerminalRow { key, credential, state, look, turn, services });
+        let messages = message::ids(&terminal).into_iter().cloned().collect();
+        batch.terminals.push(TerminalRow { key, credential, state, look, turn, services, messages });
         Ok(())
     }
 
