@@ -154,7 +154,7 @@ async fn measure<C>(
 
 /// Registers every terminal, each at the daemon whose turn it is.
 async fn register_at_all(engines: &[Arc<Engine>], service: &ServiceId, terminals: usize) -> Duration {
-    const LANES: usize = 48;
+    const LANES: usize = 256;
     let began = Instant::now();
     let mut tasks = JoinSet::new();
     for lane in 0..LANES {

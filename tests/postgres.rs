@@ -29,5 +29,7 @@ mod histories;
 mod jobs;
 #[path = "postgres/spread.rs"]
 mod spread;
+#[path = "postgres/together.rs"]
+mod together;
 
 conformance_tests!(postgres_conformance: super::engine::Pg);

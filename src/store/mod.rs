@@ -453,7 +453,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The terminals that short messages went to, in the order asked for; `None`: nobody knows it. Known are the million
     /// latest that this daemon has seen and, where several daemons share a store, all that deliveries name. Of two
-    /// messages of one id the newer counts.
+    /// messages of one id the newer counts, one that this daemon has seen before one that it has not.
     fn terminals_of_messages(&self, ids: Vec<MessageId>) -> StoreFuture<'_, Vec<Option<TerminalKey>>>;
 
     /// Registered terminals in the order of their keys, those behind `after`, at most `limit`.

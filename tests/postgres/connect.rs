@@ -50,7 +50,7 @@ async fn a_session_is_set_as_the_store_needs_it() {
             ("application_name", "ltkmd"),
             ("statement_timeout", "5s"),
             ("lock_timeout", "4s"),
-            ("idle_in_transaction_session_timeout", "5s"),
+            ("idle_in_transaction_session_timeout", "3s"),
             ("default_transaction_isolation", "read committed"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),

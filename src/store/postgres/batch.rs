@@ -23,8 +23,19 @@ pub(super) type Lookups = Together<(), Option<(Terminal, Subscriber)>>;
 /// Requests that are carried out.
 pub(super) type Requests = Together<(BTid, Decide), ()>;
 
+/// How often what did not go together is tried together again: of terminals of one subscriber one goes each time.
+const ROUNDS: usize = 4;
+
 type Lookup = Ask<(), Option<(Terminal, Subscriber)>>;
 type Request = Ask<(BTid, Decide), ()>;
+
+/// Requests that did not go with the others of their batch.
+#[derive(Default)]
+struct Apart {
+    asks: Vec<Request>,
+    /// Some were decided under services and keys that are older than these.
+    revision: Option<u64>,
+}
 
 impl Inner {
     /// Terminals that have a credential and a subscriber that is known.
@@ -61,6 +72,13 @@ impl Inner {
                 let found = found.get(&ask.key).cloned();
                 ask.end(Ok(found));
             }),
+            // One's record is not another's trouble.
+            Err(StoreError::Damaged(_)) if batch.len() > 1 => {
+                for ask in batch {
+                    let found = self.look_up_all(&[ask.key]).await.map(|mut found| found.remove(&ask.key));
+                    ask.end(found);
+                }
+            }
             Err(error) => batch.into_iter().for_each(|ask| ask.end(Err(error.clone()))),
         }
     }
@@ -96,49 +114,55 @@ impl Inner {
     }
 
     async fn carry_out(self: Arc<Self>, mut batch: Vec<Request>) {
-        if batch.len() > 1 {
-            batch = match self.try_together(batch).await {
-                Ok(left) => left,
-                Err((error, batch)) => {
-                    batch.into_iter().for_each(|ask| ask.end(Err(error.clone())));
+        for _ in 0..ROUNDS {
+            if batch.len() < 2 {
+                break;
+            }
+            let mut apart = Apart::default();
+            let tried = self.try_all(&mut batch, &mut apart).await;
+            let mut left = apart.asks;
+            match tried {
+                Ok(Tried::Done) => batch.drain(..).for_each(|ask| ask.end(Ok(()))),
+                Ok(Tried::Outdated(revision)) => apart.revision = apart.revision.max(Some(revision)),
+                Ok(Tried::Again | Tried::Nothing) => {}
+                // One's record is not another's trouble.
+                Err(StoreError::Damaged(_)) => {
+                    left.append(&mut batch);
+                    batch = left;
+                    break;
+                }
+                Err(error) => {
+                    batch.into_iter().chain(left).for_each(|ask| ask.end(Err(error.clone())));
                     return;
                 }
-            };
+            }
+            left.append(&mut batch);
+            batch = left;
+            if let Some(revision) = apart.revision
+                && let Err(error) = self.await_revision(revision).await
+            {
+                batch.into_iter().for_each(|ask| ask.end(Err(error.clone())));
+                return;
+            }
         }
-        // A single one, and those that did not go together.
-        join_all(batch.into_iter().map(|mut ask| async {
-            let scope = Scope::Terminal(ask.what.0.clone());
-            let result = self.try_update(&scope, &mut ask.what.1).await;
-            ask.end(result);
+        // A single one, and those that did not go together; those of one terminal one after another.
+        let mut by_terminal: HashMap<TerminalKey, Vec<Request>> = HashMap::new();
+        for ask in batch {
+            by_terminal.entry(ask.key).or_default().push(ask);
+        }
+        join_all(by_terminal.into_values().map(|asks| async {
+            for mut ask in asks.into_iter().filter(Ask::is_awaited) {
+                let scope = Scope::Terminal(ask.what.0.clone());
+                let result = self.try_update(&scope, &mut ask.what.1).await;
+                ask.end(result);
+            }
         }))
         .await;
     }
 
-    /// Decides about requests and writes what they come to in one commit. Gives back those that want to be tried one by
-    /// one: all of them if anything that was read has changed meanwhile.
-    async fn try_together(
-        &self,
-        mut batch: Vec<Request>,
-    ) -> Result<Vec<Request>, (StoreError, Vec<Request>)> {
-        let mut apart = Vec::new();
-        match self.try_all(&mut batch, &mut apart).await {
-            Ok(Tried::Done) => {
-                batch.into_iter().for_each(|ask| ask.end(Ok(())));
-                Ok(apart)
-            }
-            Ok(_) => {
-                apart.append(&mut batch);
-                Ok(apart)
-            }
-            Err(error) => {
-                apart.append(&mut batch);
-                Err((error, apart))
-            }
-        }
-    }
-
-    /// Takes those out to `apart` that cannot go with the others.
-    async fn try_all(&self, batch: &mut Vec<Request>, apart: &mut Vec<Request>) -> Result<Tried, StoreError> {
+    /// Decides about requests and writes what they come to in one commit, of which it says what it came to; those that
+    /// cannot go with the others are taken out.
+    async fn try_all(&self, batch: &mut Vec<Request>, apart: &mut Apart) -> Result<Tried, StoreError> {
         let connection = self.connection().await?;
         let keys = unique(&batch.iter().map(|ask| ask.key).collect::<Vec<_>>());
         let mut asks: HashMap<TerminalKey, Vec<Request>> = HashMap::with_capacity(keys.len());
@@ -153,7 +177,7 @@ impl Inner {
         let (revision, readings) = match read {
             Ok(read) => read,
             Err(error) => {
-                apart.extend(asks.into_values().flatten());
+                apart.asks.extend(asks.into_values().flatten());
                 return Err(error);
             }
         };
@@ -165,19 +189,24 @@ impl Inner {
             let about: Vec<_> =
                 reading.siblings.iter().copied().chain(reading.raw.iter().map(|(key, _)| *key)).collect();
             if about.iter().any(|key| taken.contains(key)) {
-                apart.extend(asks);
+                apart.asks.extend(asks);
                 continue;
             }
             // Each sees what the one before decided.
             let mut view = std::mem::take(&mut reading.view);
             let mut agreed = Vec::with_capacity(asks.len());
-            for mut ask in asks {
+            for mut ask in asks.into_iter().filter(Ask::is_awaited) {
                 let mut next = view.clone();
                 match decided(&mut ask.what.1, &mut next) {
                     Err(error) => ask.end(Err(error)),
-                    Ok(()) if next.revision.is_some_and(|under| under < revision) => apart.push(ask),
+                    Ok(()) if next.revision.is_some_and(|under| under < revision) => {
+                        apart.revision = Some(revision);
+                        apart.asks.push(ask);
+                    }
                     Ok(()) => {
-                        guard.revision = guard.revision.max(next.revision.take().map(|r| r as i64));
+                        // All of them have to hold at the commit, the one of the oldest revision too.
+                        let under = next.revision.take().map(|revision| revision as i64);
+                        guard.revision = guard.revision.into_iter().chain(under).min();
                         view = next;
                         agreed.push(ask);
                     }

@@ -1,5 +1,6 @@
-//! One update's transaction: all of it in one flight to the server, and all of it or nothing.
+//! One update's transaction: all of it in two flights to the server, and all of it or nothing.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -9,7 +10,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Statement};
 
-use super::change::Writes;
+use super::change::{TerminalWrite, Writes};
 use super::place::shard;
 use super::scope::shards;
 use super::sql;
@@ -185,24 +186,27 @@ async fn calls<'a>(client: &'a Client, writes: &Writes, distributed: bool) -> Re
     Ok(calls)
 }
 
+/// Rows that are changed or touched, all in the order of their keys: two commits that are about the same rows then wait
+/// for each other rather than one for the other and the other for the one.
 async fn add_terminals(calls: &mut Calls<'_>, writes: &Writes) -> Result<(), StoreError> {
     let (known, new): (Vec<_>, Vec<_>) = writes.terminals.iter().partition(|w| w.version != 0);
-    if !known.is_empty() {
-        let all: Vec<TerminalKey> = known.iter().map(|w| w.key).collect();
-        let credentials: Vec<Option<&Vec<u8>>> =
-            known.iter().map(|w| w.credential.as_ref().and_then(Option::as_ref)).collect();
-        let credentials: Vec<Option<Vec<u8>>> =
-            credentials.into_iter().map(Option::<&Vec<u8>>::cloned).collect();
+    let mut rows: BTreeMap<TerminalKey, Option<&TerminalWrite>> =
+        writes.touched.iter().map(|key| (*key, None)).collect();
+    rows.extend(known.into_iter().map(|w| (w.key, Some(w))));
+    if !rows.is_empty() {
+        let all: Vec<TerminalKey> = rows.keys().copied().collect();
+        let rows: Vec<Option<&TerminalWrite>> = rows.into_values().collect();
+        let credential = |w: &TerminalWrite| w.credential.clone().flatten();
         let all = params![
             shards(all.iter().copied()),
             places(&all),
             keys(&all),
-            known.iter().map(|w| w.version).collect::<Vec<_>>(),
-            known.iter().map(|w| w.credential.is_none()).collect::<Vec<_>>(),
-            credentials,
-            known.iter().map(|w| w.state.clone()).collect::<Vec<_>>(),
-            known.iter().map(|w| w.look).collect::<Vec<_>>(),
-            known.iter().map(|w| w.turn).collect::<Vec<_>>(),
+            rows.iter().map(|w| w.map(|w| w.version)).collect::<Vec<_>>(),
+            rows.iter().map(|w| w.is_none_or(|w| w.credential.is_none())).collect::<Vec<_>>(),
+            rows.iter().map(|w| w.and_then(credential)).collect::<Vec<_>>(),
+            rows.iter().map(|w| w.map(|w| w.state.clone())).collect::<Vec<_>>(),
+            rows.iter().map(|w| w.and_then(|w| w.look)).collect::<Vec<_>>(),
+            rows.iter().map(|w| w.and_then(|w| w.turn)).collect::<Vec<_>>(),
         ];
         calls.add(sql::UPDATE_TERMINALS, all).await?;
     }
@@ -218,11 +222,6 @@ async fn add_terminals(calls: &mut Calls<'_>, writes: &Writes) -> Result<(), Sto
             new.iter().map(|w| w.turn).collect::<Vec<_>>(),
         ];
         calls.add(sql::INSERT_TERMINALS, all).await?;
-    }
-    if !writes.touched.is_empty() {
-        let all: Vec<TerminalKey> = writes.touched.iter().copied().collect();
-        let all = params![shards(all.iter().copied()), places(&all), keys(&all)];
-        calls.add(sql::TOUCH_TERMINALS, all).await?;
     }
     Ok(())
 }

@@ -335,7 +335,7 @@ impl Inner {
         Ok(Tried::Again)
     }
 
-    async fn await_revision(&self, revision: u64) -> Result<(), StoreError> {
+    pub(super) async fn await_revision(&self, revision: u64) -> Result<(), StoreError> {
         self.saw(revision);
         let mut decides = self.decides.subscribe();
         let newer = decides.wait_for(|decides| *decides >= revision);
@@ -416,17 +416,10 @@ impl Inner {
         let connection = self.connection().await?;
         let text = if lane == Lane::Look { sql::DUE_LOOKS } else { sql::DUE_TURNS };
         let statement = connection.prepare_cached(text).await?;
-        let groups: Vec<Vec<i32>> =
-            if self.distributed { mine.iter().map(|shard| vec![*shard]).collect() } else { vec![mine] };
-        let (until, limit) = (until.0 as i64, limit as i64);
-        let asked = groups.iter().map(|shards| {
-            let (connection, statement) = (&connection, &statement);
-            async move { connection.query(statement, &[shards, &until, &limit]).await }
-        });
-        let found = futures_util::future::try_join_all(asked).await?;
+        let found = connection.query(&statement, &[&mine, &(until.0 as i64), &(limit as i64)]).await?;
         connection.done();
         let mut keys = Vec::new();
-        for row in found.iter().flatten() {
+        for row in &found {
             let key: &[u8] = row.get(0);
             let key = key.try_into().map_err(|_| StoreError::Damaged("the key of a terminal".to_owned()))?;
             keys.push(TerminalKey(key));

@@ -21,7 +21,7 @@ const RENEWAL: Duration = Duration::from_secs(2);
 const COUNT: Duration = Duration::from_secs(1);
 
 /// How often overdue terminals are looked for.
-const OVERDUE: Duration = Duration::from_millis(500);
+const OVERDUE: Duration = Duration::from_secs(1);
 
 /// How long past its time a terminal is found by looking for it: what this daemon knows of by itself comes earlier.
 const GRACE: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! The store that several daemons share: PostgreSQL, or a database of many machines that speaks as it does.
 //!
-//! An update reads, decides and writes in one flight of statements. Every row has a version, and a write whose row was
+//! An update reads, decides, and writes with few flights of statements, for all requests that came at the same time. Every row has a version, and a write whose row was
 //! changed since it was read fails as a whole: it is read and decided again. So decisions need no locks, T is raised by
 //! the commit that records it, and it does not matter which daemon does it. What has to be done once (pages of jobs,
 //! resends, turns by SMS) belongs to shards, and shards are leased (`lease.rs`); a commit asks in its own transaction
@@ -277,9 +277,14 @@ impl Store for PgStore {
             let connection = inner.connection().await?;
             let found = scope::terminals(&connection, &keys, inner.distributed).await?;
             connection.done();
-            let known = keys.iter().filter_map(|key| found.get(key).map(|raw| (*key, raw)));
-            let with_credential = known.filter(|(_, raw)| raw.credential.is_some());
-            with_credential.map(|(key, raw)| raw.terminal(key, inner.first_t())).collect()
+            let mut terminals = Vec::with_capacity(keys.len());
+            for key in keys {
+                if let Some(raw) = found.get(&key).filter(|raw| raw.credential.is_some()) {
+                    terminals.push(raw.terminal(key, inner.first_t())?);
+                    inner.recent.keep_terminal(key, raw.clone());
+                }
+            }
+            Ok(terminals)
         })
     }
 

@@ -1,6 +1,6 @@
 //! What was read a moment ago: a request reads its terminal and its subscriber to know who it is, and its update reads
-//! them again. What is kept serves one update. If somebody changed it since, the update's commit fails by its version,
-//! and the next try reads anew.
+//! them again; verification messages likewise. What is kept serves one update. If somebody changed it since, the
+//! update's commit fails by its version, and the next try reads anew.
 
 use std::collections::HashMap;
 use std::hash::Hash;

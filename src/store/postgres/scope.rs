@@ -246,7 +246,10 @@ impl Reading {
             }
             Scope::Terminals(keys) | Scope::Due(keys) => {
                 let keys = unique(keys);
-                let mut found = terminals(client, &keys, distributed).await?;
+                let kept = keys.iter().filter_map(|key| Some((*key, recent.take_terminal(*key)?.1)));
+                let mut found: HashMap<TerminalKey, Raw> = kept.collect();
+                let unread: Vec<_> = keys.iter().copied().filter(|key| !found.contains_key(key)).collect();
+                found.extend(terminals(client, &unread, distributed).await?);
                 for key in keys {
                     if let Some(raw) = found.remove(&key) {
                         let terminal = raw.terminal(key, first_t)?;

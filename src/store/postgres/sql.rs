@@ -1,5 +1,5 @@
 //! The statements of the hot paths. Each names its shards in `$1`, so that a distributed database sends it to the one
-//! place that has them; [`READ_MESSAGES`] alone cannot.
+//! place that has them. [`READ_MESSAGES`] cannot, and what is overdue is looked for in all of a daemon's shards at once.
 
 use std::borrow::Cow;
 
@@ -52,11 +52,15 @@ pub(super) const GUARD: &str = "\
         AND ($6::bigint IS NULL OR $7::smallint = (SELECT j.state FROM ltkmd.job j WHERE j.id = $6::bigint)) \
         THEN 1 ELSE 0 END) FROM ltkmd.meta m";
 
-/// Changes terminals. One that is not of the version that was read fails (a version is never null).
+/// Changes terminals. One that is not of the version that was read fails (a version is never null). Without a version its
+/// row is only touched: its version rises, so that changes fail that were decided before this one.
 pub(super) const UPDATE_TERMINALS: &str = "\
-    UPDATE ltkmd.terminal t SET version = CASE WHEN t.version = n.version THEN t.version + 1 END, \
+    UPDATE ltkmd.terminal t SET \
+        version = CASE WHEN t.version = coalesce(n.version, t.version) THEN t.version + 1 END, \
         credential = CASE WHEN n.keep THEN t.credential ELSE n.credential END, \
-        state = n.state, look = n.look, turn = n.turn \
+        state = CASE WHEN n.version IS NULL THEN t.state ELSE n.state END, \
+        look = CASE WHEN n.version IS NULL THEN t.look ELSE n.look END, \
+        turn = CASE WHEN n.version IS NULL THEN t.turn ELSE n.turn END \
     FROM unnest($2::int[], $3::bytea[], $4::bigint[], $5::boolean[], $6::bytea[], $7::bytea[], $8::bigint[], \
         $9::bigint[]) AS n(shard, key, version, keep, credential, state, look, turn) \
     WHERE t.shard = ANY($1::int[]) AND t.shard = n.shard AND t.key = n.key";
@@ -65,11 +69,6 @@ pub(super) const UPDATE_TERMINALS: &str = "\
 pub(super) const INSERT_TERMINALS: &str = "\
     INSERT INTO ltkmd.terminal (shard, key, version, credential, state, look, turn) \
     SELECT * FROM unnest($1::int[], $2::bytea[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[])";
-
-/// Lets changes fail that were decided before this one.
-pub(super) const TOUCH_TERMINALS: &str = "\
-    UPDATE ltkmd.terminal t SET version = t.version + 1 FROM unnest($2::int[], $3::bytea[]) AS n(shard, key) \
-    WHERE t.shard = ANY($1::int[]) AND t.shard = n.shard AND t.key = n.key";
 
 /// Puts subscribers in or changes them; see [`UPDATE_TERMINALS`]. Version 0: it was not there.
 pub(super) const PUT_SUBSCRIBERS: &str = "\
@@ -188,6 +187,4 @@ pub const HOT_STATEMENTS: &[(&str, &str, &str)] = &[
     ("cursors", MOVE_CURSORS, "ARRAY[5], 1, ARRAY[5], ARRAY['\\x05'::bytea], ARRAY[NULL::bytea]"),
     ("a page", PAGE_UP, "ARRAY[5], ARRAY[5], ARRAY['\\x05'::bytea], 1, 10"),
     ("a page back", PAGE_DOWN, "ARRAY[5], ARRAY[5], ARRAY['\\x05'::bytea], 1, 10"),
-    ("what is due", DUE_LOOKS, "ARRAY[5], 100, 10"),
-    ("whose turn it is", DUE_TURNS, "ARRAY[5], 100, 10"),
 ];

@@ -32,7 +32,7 @@ impl<Q, A> Ask<Q, A> {
     }
 
     /// Whether somebody still waits.
-    fn is_awaited(&self) -> bool {
+    pub(super) fn is_awaited(&self) -> bool {
         !self.answer.is_closed()
     }
 }
@@ -139,5 +139,167 @@ impl<Q: Send + 'static, A: Send + 'static> Together<Q, A> {
         state.waiting = passed;
         state.running -= usize::from(batch.is_empty());
         batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::{Notify, Semaphore};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn key(shard: u8, n: u8) -> TerminalKey {
+        let mut key = TerminalKey::MIN;
+        (key.0[0], key.0[1]) = (shard, n);
+        key
+    }
+
+    fn any(_: TerminalKey, _: TerminalKey) -> bool {
+        true
+    }
+
+    /// What batches were made of, and leave to end.
+    #[derive(Debug)]
+    struct Seen {
+        batches: Mutex<Vec<Vec<TerminalKey>>>,
+        begun: Notify,
+        leave: Semaphore,
+        now: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Seen {
+        fn new(leave: usize) -> Arc<Self> {
+            Arc::new(Self {
+                batches: Mutex::default(),
+                begun: Notify::new(),
+                leave: Semaphore::new(leave),
+                now: AtomicUsize::new(0),
+                most: AtomicUsize::new(0),
+            })
+        }
+
+        async fn run(self: Arc<Self>, batch: Vec<Ask<u32, u32>>) {
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            lock(&self.batches).push(batch.iter().map(|ask| ask.key).collect());
+            self.begun.notify_one();
+            self.leave.acquire().await.expect("it stays open").forget();
+            self.now.fetch_sub(1, Ordering::SeqCst);
+            for ask in batch {
+                assert_ne!(ask.what, 99, "a batch that breaks off");
+                let doubled = ask.what * 2;
+                ask.end(Ok(doubled));
+            }
+        }
+    }
+
+    fn call(
+        all: &Arc<Together<u32, u32>>,
+        seen: &Arc<Seen>,
+        key: TerminalKey,
+        what: u32,
+        alike: fn(TerminalKey, TerminalKey) -> bool,
+    ) -> impl Future<Output = Result<u32, StoreError>> + 'static {
+        let (all, seen) = (Arc::clone(all), Arc::clone(seen));
+        async move { all.call(key, what, alike, move |batch| Arc::clone(&seen).run(batch)).await }
+    }
+
+    /// Polls a call once, so that it waits, and leaves it to itself.
+    async fn begin(
+        calls: &mut JoinSet<Result<u32, StoreError>>,
+        call: impl Future<Output = Result<u32, StoreError>> + Send + 'static,
+    ) {
+        let mut call = Box::pin(call);
+        let first = std::future::poll_fn(|cx| std::task::Poll::Ready(call.as_mut().poll(cx))).await;
+        match first {
+            std::task::Poll::Ready(ended) => drop(calls.spawn(async move { ended })),
+            std::task::Poll::Pending => drop(calls.spawn(call)),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_a_batch_is_under_way_is_the_next_and_no_call_is_lost() {
+        let (all, seen) = (Arc::new(Together::new(1, LONG)), Seen::new(0));
+        let mut calls = JoinSet::new();
+        begin(&mut calls, call(&all, &seen, key(0, 0), 0, any)).await;
+        seen.begun.notified().await;
+        for n in 1..=9 {
+            begin(&mut calls, call(&all, &seen, key(n, n), u32::from(n), any)).await;
+        }
+        seen.leave.add_permits(2);
+        let mut answers: Vec<u32> =
+            calls.join_all().await.into_iter().map(|a| a.expect("answered")).collect();
+        answers.sort_unstable();
+        assert_eq!(answers, (0..=9).map(|n| n * 2).collect::<Vec<_>>());
+        let sizes: Vec<usize> = lock(&seen.batches).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [1, 9]);
+        assert!(lock(&all.state).busy.is_empty() && lock(&all.state).waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn no_two_batches_are_about_one_terminal_and_only_so_many_are_under_way() {
+        let (all, seen) = (Arc::new(Together::new(2, LONG)), Seen::new(0));
+        let mut calls = JoinSet::new();
+        begin(&mut calls, call(&all, &seen, key(0, 0), 1, any)).await;
+        seen.begun.notified().await;
+        // The same terminal waits; another goes.
+        begin(&mut calls, call(&all, &seen, key(0, 0), 2, any)).await;
+        begin(&mut calls, call(&all, &seen, key(0, 1), 3, any)).await;
+        seen.begun.notified().await;
+        begin(&mut calls, call(&all, &seen, key(0, 2), 4, any)).await;
+        assert_eq!(*lock(&seen.batches), [vec![key(0, 0)], vec![key(0, 1)]]);
+        seen.leave.add_permits(10);
+        assert_eq!(calls.join_all().await.len(), 4);
+        assert_eq!(seen.most.load(Ordering::SeqCst), 2);
+        assert_eq!(lock(&seen.batches).iter().map(Vec::len).sum::<usize>(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_of_one_kind_where_that_matters_and_the_others_keep_their_order() {
+        let alike = |a: TerminalKey, b: TerminalKey| a.0[0] == b.0[0];
+        let (all, seen) = (Arc::new(Together::new(1, LONG)), Seen::new(0));
+        let mut calls = JoinSet::new();
+        begin(&mut calls, call(&all, &seen, key(0, 0), 0, alike)).await;
+        seen.begun.notified().await;
+        for (shard, n) in [(1, 1), (2, 1), (1, 2), (2, 2), (1, 3)] {
+            begin(&mut calls, call(&all, &seen, key(shard, n), 1, alike)).await;
+        }
+        seen.leave.add_permits(3);
+        calls.join_all().await;
+        let batches = lock(&seen.batches);
+        assert_eq!(batches[1], [key(1, 1), key(1, 2), key(1, 3)]);
+        assert_eq!(batches[2], [key(2, 1), key(2, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_breaks_off_or_takes_too_long_ends_its_calls_alone() {
+        let (all, seen) = (Arc::new(Together::new(1, Duration::from_millis(20))), Seen::new(1));
+        let broken = call(&all, &seen, key(0, 0), 99, any).await;
+        assert!(matches!(broken, Err(StoreError::Unavailable(_))), "{broken:?}");
+        let slow = call(&all, &seen, key(0, 0), 1, any).await;
+        assert!(matches!(slow, Err(StoreError::Unavailable(_))), "{slow:?}");
+        seen.leave.add_permits(1);
+        assert_eq!(call(&all, &seen, key(0, 0), 2, any).await.expect("it goes on"), 4);
+    }
+
+    #[tokio::test]
+    async fn who_waits_no_more_is_passed_over() {
+        let (all, seen) = (Arc::new(Together::new(1, LONG)), Seen::new(0));
+        let mut calls = JoinSet::new();
+        begin(&mut calls, call(&all, &seen, key(0, 0), 1, any)).await;
+        seen.begun.notified().await;
+        let mut given_up = JoinSet::new();
+        begin(&mut given_up, call(&all, &seen, key(0, 1), 2, any)).await;
+        given_up.shutdown().await;
+        begin(&mut calls, call(&all, &seen, key(0, 2), 3, any)).await;
+        seen.leave.add_permits(2);
+        calls.join_all().await;
+        assert_eq!(*lock(&seen.batches), [vec![key(0, 0)], vec![key(0, 2)]]);
     }
 }
