@@ -34,14 +34,21 @@ fn main() -> Result<(), Failed> {
     };
     let server = Postgres::start_with(&options);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    println!(
-        "| store | registered, /s | statements each | WAL octets each | fan-out, /s | statements each | WAL octets each |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    const COST: &str = "statements | WAL octets | µs daemon | µs server";
+    println!("| store | registered, /s | {COST} | fan-out, /s | {COST} |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let dir = tempfile::tempdir()?;
     let embedded: Arc<dyn Store> = Arc::new(EmbeddedStore::open(dir.path(), None)?);
-    let (registered, sent) = runtime.block_on(measure(vec![embedded], terminals, || ()))?;
-    println!("| embedded | {:.0} | – | – | {:.0} | – | – |", registered.0, sent.0);
+    let own = || Cost { daemon: daemon_us(), ..Cost::default() };
+    let (registered, sent) = runtime.block_on(measure(vec![embedded], terminals, own))?;
+    let us = |measured: &Measured| measured.1.each(terminals).daemon;
+    println!(
+        "| embedded | {:.0} | – | – | {:.1} | – | {:.0} | – | – | {:.1} | – |",
+        registered.0,
+        us(&registered),
+        sent.0,
+        us(&sent)
+    );
     for daemons in 1..=3 {
         let database = server.database();
         server.sql_in(&database, "CREATE EXTENSION pg_stat_statements");
@@ -64,20 +71,22 @@ fn main() -> Result<(), Failed> {
                         pg_current_wal_lsn(), '0/0')::bigint";
             let told = server.sql_in(&database, text);
             let (calls, wal) = told.split_once(' ').expect("two numbers");
-            (calls.parse().expect("a number"), wal.parse().expect("a number"))
+            let (calls, wal) = (calls.parse().expect("a number"), wal.parse().expect("a number"));
+            Cost { calls, wal, daemon: daemon_us(), server: server_us(&server) }
         };
         let (registered, sent) = runtime.block_on(measure(stores, terminals, cost))?;
-        let each = |(from, to): ((f64, f64), (f64, f64))| {
-            let n = terminals as f64;
-            format!("{:.2} | {:.0}", (to.0 - from.0) / n, (to.1 - from.1) / n)
+        let each = |measured: &Measured| {
+            let each = measured.1.each(terminals);
+            format!(
+                "{:.0} | {:.2} | {:.0} | {:.1} | {:.1}",
+                measured.0, each.calls, each.wal, each.daemon, each.server
+            )
         };
         println!(
-            "| PostgreSQL, {daemons} daemon{} | {:.0} | {} | {:.0} | {} |",
+            "| PostgreSQL, {daemons} daemon{} | {} | {} |",
             if daemons == 1 { "" } else { "s" },
-            registered.0,
-            each(registered.1),
-            sent.0,
-            each(sent.1)
+            each(&registered),
+            each(&sent)
         );
     }
     Ok(())
@@ -97,21 +106,80 @@ fn await_shares(server: &Postgres, database: &str, daemons: usize) {
     }
 }
 
-/// A rate, and what was read of the cost before and after.
-type Measured<C> = (f64, (C, C));
+/// What was used up by a moment: statements, octets of WAL, processor time of the daemons and of the server in µs.
+#[derive(Debug, Default)]
+struct Cost {
+    calls: f64,
+    wal: f64,
+    daemon: f64,
+    server: f64,
+}
 
-async fn measure<C>(
+/// The processor time of processes or threads, by their `stat` files, in microseconds.
+fn used_us(stat: &str) -> f64 {
+    /// Of a second, as Linux counts for everybody.
+    const TICK: f64 = 1e6 / 100.0;
+    // Behind the name, which may have spaces: state, parent, …, user and system time.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    fields[11..13].iter().filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * TICK
+}
+
+/// Of this process but the terminals in it.
+fn daemon_us() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").expect("Linux").flatten();
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.filter(|stat| !stat.contains(&format!("({SINK})"))).map(|stat| used_us(&stat)).sum()
+}
+
+/// Of the server's processes.
+fn server_us(server: &Postgres) -> f64 {
+    let file = std::fs::read_to_string(server.socket().join("data/postmaster.pid")).expect("it runs");
+    let postmaster = file.lines().next().expect("its first line").trim().to_owned();
+    let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+    let stats = processes.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
+    let child = |stat: &String| {
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        parent == Some(postmaster.as_str())
+    };
+    stats.filter(child).map(|stat| used_us(&stat)).sum()
+}
+
+/// The thread that stands for the terminals.
+const SINK: &str = "terminals";
+
+/// A rate, and what it cost.
+type Measured = (f64, Used);
+
+/// What was used up before and after.
+#[derive(Debug)]
+struct Used(Cost, Cost);
+
+impl Used {
+    /// Of each of so many terminals.
+    fn each(&self, terminals: usize) -> Cost {
+        let Self(from, to) = self;
+        let each = |from: f64, to: f64| (to - from) / terminals as f64;
+        Cost {
+            calls: each(from.calls, to.calls),
+            wal: each(from.wal, to.wal),
+            daemon: each(from.daemon, to.daemon),
+            server: each(from.server, to.server),
+        }
+    }
+}
+
+async fn measure(
     stores: Vec<Arc<dyn Store>>,
     terminals: usize,
-    cost: impl Fn() -> C,
-) -> Result<(Measured<C>, Measured<C>), Failed> {
+    cost: impl Fn() -> Cost,
+) -> Result<(Measured, Measured), Failed> {
     // Terminals listen on the whole loopback net; what they do not read in time is theirs to lose.
     let sink = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let port = sink.local_addr()?.port();
-    std::thread::spawn(move || {
+    std::thread::Builder::new().name(SINK.to_owned()).spawn(move || {
         let mut buffer = [0u8; 2048];
         while sink.recv(&mut buffer).is_ok() {}
-    });
+    })?;
     let mut engines = Vec::new();
     for store in &stores {
         let udp = Arc::new(UdpPort::bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], port)?);
@@ -126,7 +194,7 @@ async fn measure<C>(
     provision(&engines[0], &service, terminals).await?;
     let before = cost();
     let took = register_at_all(&engines, &service, terminals).await;
-    let registered = (terminals as f64 / took.as_secs_f64(), (before, cost()));
+    let registered = (terminals as f64 / took.as_secs_f64(), Used(before, cost()));
     for engine in &engines {
         work.spawn(Arc::clone(engine).run_fanout(running.clone()));
     }
@@ -142,7 +210,7 @@ async fn measure<C>(
             break;
         }
     }
-    let sent = (terminals as f64 / began.elapsed().as_secs_f64(), (before, cost()));
+    let sent = (terminals as f64 / began.elapsed().as_secs_f64(), Used(before, cost()));
     stop.send(true)?;
     while work.join_next().await.is_some() {}
     drop(engines);

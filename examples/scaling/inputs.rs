@@ -42,38 +42,40 @@ pub(crate) struct Machine {
     pub(crate) network: f64,
 }
 
-/// Measured on two virtual cores of a busy machine, PostgreSQL 15.20 and Citus 13.2 on the same machine.
+/// Measured on two virtual cores on which nothing else ran, PostgreSQL 15.20 and Citus 13.2 on the same machine.
 pub(crate) const INPUTS: Inputs = Inputs {
     // As src/engine has it.
     page: 1000.0,
     // As src/store/postgres has it.
     pages_at_once: 4,
-    // docs/PERFORMANCE.md, `cargo bench --bench fanout`, embedded store: 9 to 12 a terminal in the committer, 1 for the
-    // LTKM (`cargo bench -p mikey`), and 4.9 for a bare datagram (411,436 a second from two threads).
-    daemon_us: 16.4,
-    // The same without sending, with 0.6 for the check of the message (`cargo bench -p mikey`).
-    daemon_answer_us: 12.1,
-    // `examples/scaling/measure URL 256`: a page read and written, in one commit; the answers of a page are such a one.
-    database_us: 14.7,
-    database_answer_us: 14.7,
-    // The same on a coordinator with two workers, twice.
-    coordinator_us: 11.2,
-    // The same, twice.
+    // docs/PERFORMANCE.md, `cargo bench --bench shared -- 30_000`: a fan-out of one daemon on PostgreSQL.
+    daemon_us: 16.0,
+    // The same without an LTKM (1 to make, `cargo bench -p mikey`; 4.9 for a bare datagram, `cargo bench --bench fanout`:
+    // 411,436 a second from two threads) and with 0.6 for the check of the message (`cargo bench -p mikey`).
+    daemon_answer_us: 10.7,
+    // `cargo bench --bench shared -- 30_000`: all processes of the server, its WAL writer and checkpointer too; the answers
+    // of a page are such a commit.
+    database_us: 23.3,
+    database_answer_us: 23.3,
+    // `examples/scaling/measure URL 256` on a coordinator with two workers, twice.
+    coordinator_us: 9.0,
+    // `examples/scaling/measure URL 256`, twice: behind a checkpoint, so with whole pages. Long after one it is 0.6 of that.
     wal_octets: 2_032.0,
+    // The same.
     disk_octets: 611.0,
     // An LTKM of 168 octets, a verification message of 82 (docs/PERFORMANCE.md), and 46 for UDP, IPv4 and Ethernet.
     ltkm_octets: 214.0,
     answer_octets: 128.0,
     // `examples/scaling/measure`, over loopback: between machines it is longer.
-    round_trip_us: 34.0,
-    // `dd if=/dev/zero of=FILE bs=8k count=2000 oflag=dsync`.
-    sync_us: 1_180.0,
+    round_trip_us: 88.0,
+    // `dd if=/dev/zero of=FILE bs=8k count=1000 oflag=dsync`.
+    sync_us: 181.0,
 };
 
 /// The machine of the measurements, on a network of a gigabit.
 pub(crate) const SERVER: Machine = Machine {
     cores: 2,
     // `dd if=/dev/zero of=FILE bs=1M count=1500 conv=fdatasync`.
-    disk: 242e6,
+    disk: 1.1e9,
     network: 125e6,
 };

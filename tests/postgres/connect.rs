@@ -54,6 +54,7 @@ async fn a_session_is_set_as_the_store_needs_it() {
             ("default_transaction_isolation", "read committed"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            ("citus.max_adaptive_executor_pool_size", "1"),
             ("enable_nestloop", "on"),
             ("plan_cache_mode", "auto"),
             ("TimeZone", "UTC"),

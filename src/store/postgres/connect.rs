@@ -38,9 +38,10 @@ const OLDEST: i32 = 150_000;
 
 /// What each session is set to. The server asks soon whether a daemon still is there that is silent: what a machine held
 /// that lost its power is free within some ten seconds, its name too. A commit is durable at least here, whatever the
-/// server's default; one that waits for standbys goes on doing so. A daemon that stands still in a transaction holds up a change of services and keys for less
-/// than such a change waits. Each statement reads its rows by an index, one after
-/// the other: the planner's other ideas come from statistics that are not there yet.
+/// server's default; one that waits for standbys goes on doing so. A daemon that stands still in a transaction holds up a
+/// change of services and keys for less than such a change waits. Each statement reads its rows by an index, one after the
+/// other: the planner's other ideas come from statistics that are not there yet. Where the database is distributed, what is
+/// about all shards goes over the connection to each worker that is there: opening others takes longer than the answer.
 const SESSION: &str = "\
     SET statement_timeout = '5s'; \
     SET lock_timeout = '4s'; \
@@ -48,6 +49,7 @@ const SESSION: &str = "\
     SET default_transaction_isolation = 'read committed'; \
     SET enable_hashjoin = off; \
     SET enable_mergejoin = off; \
+    SET citus.max_adaptive_executor_pool_size = 1; \
     SET TimeZone = 'UTC'; \
     SET tcp_keepalives_idle = 4; \
     SET tcp_keepalives_interval = 2; \
