@@ -1,6 +1,6 @@
 //! A coordinator and two workers, where the extension Citus is installed for the server.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::{Options, Postgres, shared};
 
@@ -8,6 +8,8 @@ use super::{Options, Postgres, shared};
 pub struct Citus {
     pub coordinator: Postgres,
     pub workers: [Postgres; 2],
+    /// Servers take one database at a time: joining writes what all databases of a server share.
+    joining: Mutex<()>,
 }
 
 /// Whether the extension is there; says so when it is not.
@@ -33,7 +35,8 @@ impl Citus {
                        citus.node_conninfo = 'sslmode=prefer'\n\
                        citus.enable_statistics_collection = off\n\
                        max_connections = 300\n\
-                       max_prepared_transactions = 300\n"
+                       max_prepared_transactions = 300\n\
+                       max_worker_processes = 64\n"
                 .to_owned(),
             ..Options::default()
         };
@@ -42,11 +45,12 @@ impl Citus {
                 .map(|()| scope.spawn(move || Postgres::start_with(&options())))
                 .map(|started| started.join().expect("it starts"))
         });
-        Some(Self { coordinator, workers: [first, second] })
+        Some(Self { coordinator, workers: [first, second], joining: Mutex::default() })
     }
 
     /// Makes an empty database on all three, with the extension, and joins them.
     pub fn database(&self) -> String {
+        let _one_by_one = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.coordinator.database();
         for worker in &self.workers {
             // Citus may have made it there too.
