@@ -7,9 +7,9 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::Daemon;
 use crate::harness::http::request;
 use crate::harness::terminal::Terminal;
+use crate::harness::{Daemon, free_port};
 
 const HTTP: Option<&[u8]> = Some(&[2]);
 
@@ -120,12 +120,6 @@ fn a_full_disk_takes_readiness_away_and_gives_503_until_there_is_room_again() {
     });
     let log = daemon.end_and_read_log();
     assert!(log.iter().any(|l| l.contains("not ready")) && log.iter().any(|l| l.contains("the store works")));
-}
-
-/// A TCP port that is free on the loopback address now.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("bound").port()
 }
 
 /// The status of a request, none while nobody listens.

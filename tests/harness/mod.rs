@@ -5,10 +5,11 @@
 pub mod digest;
 pub mod fleet;
 pub mod http;
+pub mod ports;
 pub mod terminal;
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use http::Reply;
+pub use ports::free_port;
 
 pub const ADMIN_TOKEN: &str = "admin-token-of-the-tests";
 pub const KEY_READER_TOKEN: &str = "key-reader-token-of-the-tests";
@@ -50,12 +52,6 @@ pub struct Daemon {
     pub admin: SocketAddr,
     /// The terminals' LTKM port.
     pub port: u16,
-}
-
-/// A UDP port that is free on all loopback addresses now.
-pub fn free_port() -> u16 {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
-    socket.local_addr().expect("bound").port()
 }
 
 impl Daemon {

@@ -4,11 +4,13 @@
 
 #[path = "postgres/citus.rs"]
 pub mod citus;
+#[allow(clippy::duplicate_mod, reason = "a test binary may have the daemon's harness too, or not")]
+#[path = "ports.rs"]
+mod ports;
 #[path = "postgres/process.rs"]
 pub mod process;
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use ports::free_port;
 use process::{command, directory, ended, give, poll, run, server, signal, signal_all, spawn};
 
 /// Nothing that is waited for takes this long unless it never comes.
@@ -83,12 +86,6 @@ pub struct Postgres {
     child: Option<Child>,
     databases: AtomicUsize,
     standbys: AtomicUsize,
-}
-
-/// A TCP port that is free on loopback now.
-fn free_port() -> u16 {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    socket.local_addr().expect("bound").port()
 }
 
 impl Postgres {

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::harness::{Daemon, http};
+use crate::harness::{Daemon, free_port, http};
 use crate::peer::{PASSWORD, Smsc};
 use crate::phone::{Phone, all_triggered, daemon, settings};
 
@@ -202,7 +202,7 @@ fn a_centre_whose_certificate_nobody_vouches_for_never_sees_the_password() {
 
 #[test]
 fn a_centre_that_nobody_runs_yet_is_told_and_bound_to_when_it_comes() {
-    let gone = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
+    let gone = free_port();
     let other = Smsc::start();
     let settings = settings(&[&other], "").replace(&other.port.to_string(), &gone.to_string());
     let mut daemon = Daemon::start_with(&settings);
