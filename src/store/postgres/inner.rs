@@ -418,22 +418,21 @@ impl Inner {
         let statement = connection.prepare_cached(text).await?;
         let found = connection.query(&statement, &[&mine, &(until.0 as i64), &(limit as i64)]).await?;
         connection.done();
-        let mut keys = Vec::new();
+        // At the time that it is due at, so that it is not there twice when the queue knows it too.
+        let mut entries: Vec<(Timestamp, TerminalKey)> = Vec::with_capacity(found.len());
         for row in &found {
             let key: &[u8] = row.get(0);
             let key = key.try_into().map_err(|_| StoreError::Damaged("the key of a terminal".to_owned()))?;
-            keys.push(TerminalKey(key));
+            entries.push((Timestamp(row.get::<_, i64>(1) as u64), TerminalKey(key)));
         }
-        let overdue = keys.len();
+        let overdue = entries.len();
         {
             let mut given = lock(&self.given);
             let now = Instant::now();
             given.retain(|_, at| now.duration_since(*at) < GIVEN);
-            keys.retain(|key| !given.contains_key(key));
-            given.extend(keys.iter().map(|key| (*key, now)));
+            entries.retain(|(_, key)| !given.contains_key(key));
+            given.extend(entries.iter().map(|(_, key)| (*key, now)));
         }
-        let at = Timestamp::now();
-        let entries = keys.into_iter().map(|key| (at, key)).collect();
         self.feed(match lane {
             Lane::Look => Hints { looks: entries, ..Hints::default() },
             Lane::Sms => Hints { turns: entries, ..Hints::default() },

@@ -153,11 +153,11 @@ pub(super) const PAGE_DOWN: &str = "\
 
 /// Terminals that were due for a look by `$2`, the earliest first, at most `$3`.
 pub(super) const DUE_LOOKS: &str = "\
-    SELECT key FROM ltkmd.terminal WHERE shard = ANY($1::int[]) AND look <= $2::bigint ORDER BY look LIMIT $3::bigint";
+    SELECT key, look FROM ltkmd.terminal WHERE shard = ANY($1::int[]) AND look <= $2::bigint ORDER BY look LIMIT $3::bigint";
 
 /// See [`DUE_LOOKS`]: whose turn by SMS has come.
 pub(super) const DUE_TURNS: &str = "\
-    SELECT key FROM ltkmd.terminal WHERE shard = ANY($1::int[]) AND turn <= $2::bigint ORDER BY turn LIMIT $3::bigint";
+    SELECT key, turn FROM ltkmd.terminal WHERE shard = ANY($1::int[]) AND turn <= $2::bigint ORDER BY turn LIMIT $3::bigint";
 
 /// The statements that requests, pages, resends and verification messages are made of, each with arguments about one
 /// shard: what a distributed database has to do in one place.
